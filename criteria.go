@@ -159,12 +159,3 @@ type Pair struct {
 	Post      string // the text of the post
 	Criterion string // the text of the criterion
 }
-
-// HeadConfig is the classification head on top of the encoder.
-type HeadConfig struct {
-	NumLayers       int     `yaml:"num_layers"`       // hidden layers, 0–3; default 1
-	HiddenDims      []int   `yaml:"hidden_dims"`      // width of each hidden layer; default [256]
-	Activation      string  `yaml:"activation"`       // relu, gelu or tanh; default relu
-	Dropout         float64 `yaml:"dropout"`          // after each hidden layer, 0–0.5; default 0.1
-	PoolingStrategy string  `yaml:"pooling_strategy"` // cls, mean or max; default cls
-}

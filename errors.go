@@ -1,0 +1,154 @@
+package criteria
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// What went wrong, by kind. Use [errors.Is] for these, and [errors.As] with the
+// types below where a program can act on the details.
+var (
+	// ErrInvalidOption: an option was given a value that it cannot take. See [OptionError].
+	ErrInvalidOption = errors.New("criteria: invalid option")
+	// ErrInvalidConfig: the configuration has unknown keys or bad values. See [ConfigError].
+	ErrInvalidConfig = errors.New("criteria: invalid configuration")
+	// ErrReused: Run was called twice on one Trainer.
+	ErrReused = errors.New("criteria: Run was called before; make a new Trainer for a new run")
+	// ErrClosed: the Classifier was closed.
+	ErrClosed = errors.New("criteria: the classifier is closed")
+	// ErrDiverged: the loss became NaN or infinite. See [DivergedError].
+	ErrDiverged = errors.New("criteria: training diverged")
+)
+
+// OptionError says which option was given what. It is [ErrInvalidOption].
+// A constructor returns all of them, joined.
+type OptionError struct {
+	Option string // e.g. WithThreads
+	Value  any
+	Reason string
+}
+
+func (e *OptionError) Error() string {
+	return fmt.Sprintf("criteria: %s(%v): %s", e.Option, e.Value, e.Reason)
+}
+
+// Is reports whether target is [ErrInvalidOption].
+func (e *OptionError) Is(target error) bool { return target == ErrInvalidOption }
+
+// ConfigError lists everything that is wrong with a configuration. It is
+// [ErrInvalidConfig].
+type ConfigError struct {
+	Problems []ConfigProblem
+	Err      error // of the YAML reader; nil if the document could be read
+}
+
+// ConfigProblem is one fault of a configuration.
+type ConfigProblem struct {
+	Key        string // e.g. train.learning_rate
+	Value      string // what was given
+	Want       string // what would be right: a type, a range or the allowed words
+	Unknown    bool   // whether there is no such key
+	DidYouMean string // a key or word spelled alike; "" if there is none
+	Line       int    // in the document; 0 if there is none
+}
+
+func (p ConfigProblem) String() string {
+	var b strings.Builder
+	if p.Line > 0 {
+		fmt.Fprintf(&b, "line %d: ", p.Line)
+	}
+	switch {
+	case p.Unknown && p.DidYouMean != "":
+		fmt.Fprintf(&b, "%s: unknown key, did you mean %s?", p.Key, p.DidYouMean)
+	case p.Unknown:
+		fmt.Fprintf(&b, "%s: unknown key, want %s", p.Key, p.Want)
+	default:
+		fmt.Fprintf(&b, "%s = %s: want %s", p.Key, p.Value, p.Want)
+		if p.DidYouMean != "" {
+			fmt.Fprintf(&b, "; did you mean %s?", p.DidYouMean)
+		}
+	}
+	return b.String()
+}
+
+func (e *ConfigError) Error() string {
+	switch {
+	case e.Err != nil:
+		return "criteria: configuration: " + e.Err.Error()
+	case len(e.Problems) == 1:
+		return "criteria: configuration: " + e.Problems[0].String()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "criteria: configuration: %d problems", len(e.Problems))
+	for _, p := range e.Problems {
+		b.WriteString("\n  " + p.String())
+	}
+	return b.String()
+}
+
+// Is reports whether target is [ErrInvalidConfig].
+func (e *ConfigError) Is(target error) bool { return target == ErrInvalidConfig }
+
+// Unwrap returns the error of the YAML reader, if any.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// DataError says where in the data something is wrong.
+type DataError struct {
+	File  string // "" if the fault is in no file
+	Line  int    // from 1; 0 if it has no line
+	Field string // column, JSON key or configuration key; may be ""
+	Err   error  // what was found, what was wanted, what to do
+}
+
+func (e *DataError) Error() string { return "criteria: data: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *DataError) Unwrap() error { return e.Err }
+
+// DivergedError says where training left the numbers. It is [ErrDiverged].
+type DivergedError struct {
+	Epoch        int     // from 1; 0 in the dry run
+	Step         int     // updates done before
+	Loss         float64 // of the micro-batch, or
+	GradNorm     float64 // of the update that came out NaN or infinite
+	LearningRate float64 // at that step
+}
+
+func (e *DivergedError) Error() string {
+	what := fmt.Sprintf("loss %v", e.Loss)
+	if e.GradNorm != 0 {
+		what = fmt.Sprintf("gradient norm %v", e.GradNorm)
+	}
+	if e.Epoch == 0 {
+		return fmt.Sprintf("criteria: training diverged: %s before the first step; the weights of model.checkpoint are not finite", what)
+	}
+	return fmt.Sprintf("criteria: training diverged: %s in epoch %d at step %d with learning rate %s;"+
+		" lower train.learning_rate or raise train.warmup_ratio", what, e.Epoch, e.Step, pythonFloat(e.LearningRate))
+}
+
+// Is reports whether target is [ErrDiverged].
+func (e *DivergedError) Is(target error) bool { return target == ErrDiverged }
+
+// InterruptedError says that the context ended before the run did.
+// It is [context.Canceled], or [context.DeadlineExceeded] if that ended it.
+type InterruptedError struct {
+	Dir   string // output directory
+	Epoch int    // the epoch that was not finished, from 1; 0: before the first
+	Step  int    // updates done
+	Cause error  // [context.Cause] of the run's context
+}
+
+func (e *InterruptedError) Error() string {
+	if e.Epoch == 0 {
+		return fmt.Sprintf("criteria: interrupted before the first epoch: %v", e.Cause)
+	}
+	return fmt.Sprintf("criteria: interrupted in epoch %d after %d steps: %v", e.Epoch, e.Step, e.Cause)
+}
+
+// Is reports whether target is [context.Canceled], whatever the cause.
+func (e *InterruptedError) Is(target error) bool { return target == context.Canceled }
+
+// Unwrap returns the cause.
+func (e *InterruptedError) Unwrap() error { return e.Cause }
