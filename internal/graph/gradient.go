@@ -36,7 +36,7 @@ var rules = map[string]rule{
 	"Where": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		c, zero := n.Inputs[0], g.Scalar(0)
 		return each(need,
-			nil,
+			nil, // a condition is bool and has no gradient
 			func() *Value { return g.sumTo(g.Where(c, dy, zero), n.Inputs[1]) },
 			func() *Value { return g.sumTo(g.Where(c, zero, dy), n.Inputs[2]) })
 	},
@@ -135,12 +135,13 @@ var rules = map[string]rule{
 	},
 }
 
-// each calls the functions whose result is needed.
+// each calls the functions whose result is needed. There may be more of them
+// than the node has inputs: the last inputs of some operators are optional.
 func each(need []bool, gradients ...func() *Value) []*Value {
-	out := make([]*Value, len(gradients))
-	for i, f := range gradients {
-		if need[i] && f != nil {
-			out[i] = f()
+	out := make([]*Value, len(need))
+	for i := range need {
+		if need[i] {
+			out[i] = gradients[i]()
 		}
 	}
 	return out
@@ -216,7 +217,7 @@ func gemmRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 			}
 			return g.gemm(a, dy, nil, !ta, false)
 		},
-		func() *Value { return g.ReduceSum(dy, false, 0) })[:len(n.Inputs)]
+		func() *Value { return g.ReduceSum(dy, false, 0) })
 }
 
 // softmaxRule: dx = y·(dy − Σ dy·y).
