@@ -124,7 +124,7 @@ func counted(b []byte, width int) uint64 {
 func unpickle(b []byte, load func(id *types.Tuple) (*storage, error)) (value any, length int, err error) {
 	length, err = measurePickle(b)
 	if err != nil {
-		return nil, 0, fmt.Errorf("the pickle is broken: %w", err)
+		return nil, 0, fmt.Errorf("the pickle cannot be read: %w", err)
 	}
 	u := pickle.NewUnpickler(bytes.NewReader(b[:length]))
 	u.FindClass = findClass
@@ -142,7 +142,7 @@ func unpickle(b []byte, load func(id *types.Tuple) (*storage, error)) (value any
 			if _, ok := r.(runtime.Error); !ok {
 				panic(r)
 			}
-			value, length, err = nil, 0, fmt.Errorf("the pickle is broken: %v", r)
+			value, length, err = nil, 0, fmt.Errorf("the pickle cannot be read: %v", r)
 		}
 	}()
 	if value, err = u.Load(); err != nil {
@@ -150,7 +150,7 @@ func unpickle(b []byte, load func(id *types.Tuple) (*storage, error)) (value any
 		if errors.As(err, &foreign) {
 			return nil, 0, err
 		}
-		return nil, 0, fmt.Errorf("the pickle is broken: %w", err)
+		return nil, 0, fmt.Errorf("the pickle cannot be read: %w", err)
 	}
 	return value, length, nil
 }
