@@ -1,0 +1,198 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// cache is the folder that holds the native parts.
+type cache struct {
+	dir    string    // <user cache folder>/criteria
+	stderr io.Writer // progress, and the output of the tools that are run
+}
+
+// openCache names the cache folder; it creates nothing.
+func openCache(stderr io.Writer) (*cache, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("no cache folder: %w; set XDG_CACHE_HOME to a folder you can write to", err)
+	}
+	return &cache{dir: filepath.Join(dir, "criteria"), stderr: stderr}, nil
+}
+
+// part returns the folder of one version of a native part on this platform, so
+// that a home folder shared by different machines serves each of them.
+func (c *cache) part(name, version string) string {
+	return filepath.Join(c.dir, name, version+"-"+runtime.GOOS+"-"+runtime.GOARCH)
+}
+
+// libraryName is what the platform calls the shared library of that name.
+func libraryName(name string) string {
+	if runtime.GOOS == "darwin" {
+		return "lib" + name + ".dylib"
+	}
+	return "lib" + name + ".so"
+}
+
+// paths says where the native parts lie.
+type paths struct {
+	onnxruntime, openblas, tokenizers string
+}
+
+// nativeParts returns where the parts lie, and provides the missing ones first.
+func (c *cache) nativeParts(ctx context.Context) (paths, error) {
+	p := paths{
+		onnxruntime: os.Getenv("CRITERIA_ORT_LIB"),
+		openblas:    os.Getenv("CRITERIA_BLAS_LIB"),
+		tokenizers:  filepath.Join(c.part("tokenizers", tokenizersVersion), "libtokenizers.a"),
+	}
+	type step struct {
+		name    string
+		path    string
+		needs   []tool
+		provide func(context.Context, string) error
+	}
+	var steps []step
+	if p.onnxruntime == "" {
+		p.onnxruntime = filepath.Join(c.part("onnxruntime", onnxruntime.version), libraryName("onnxruntime"))
+		steps = append(steps, step{"onnxruntime " + onnxruntime.version, p.onnxruntime, []tool{pip}, c.fetcher(onnxruntime)})
+	} else if !exists(p.onnxruntime) {
+		return p, fmt.Errorf("CRITERIA_ORT_LIB=%s does not exist; correct it, or unset it to have libonnxruntime %s fetched", p.onnxruntime, onnxruntime.version)
+	}
+	if p.openblas == "" {
+		if _, ok := openblas.wheels[platform()]; ok {
+			p.openblas = filepath.Join(c.part("openblas", openblas.version), libraryName("scipy_openblas"))
+			steps = append(steps, step{"openblas " + openblas.version, p.openblas, []tool{pip}, c.fetcher(openblas)})
+		}
+	} else if !exists(p.openblas) {
+		return p, fmt.Errorf("CRITERIA_BLAS_LIB=%s does not exist; correct it, or unset it to have OpenBLAS %s fetched", p.openblas, openblas.version)
+	}
+	steps = append(steps, step{"tokenizers " + tokenizersVersion, p.tokenizers, []tool{cargo, cc, cxx}, c.buildTokenizers})
+
+	var absent []step
+	var needs []tool
+	for _, s := range steps {
+		if !exists(s.path) {
+			absent = append(absent, s)
+			needs = append(needs, s.needs...)
+		}
+	}
+	if len(absent) == 0 {
+		return p, nil
+	}
+	// All that this machine lacks is said at once, before any time is spent.
+	if err := checkTools(needs); err != nil {
+		return p, err
+	}
+	unlock, err := c.lock(ctx)
+	if err != nil {
+		return p, err
+	}
+	defer unlock()
+	for _, s := range absent {
+		if exists(s.path) {
+			continue // provided by another process while this one waited for the lock
+		}
+		fmt.Fprintf(c.stderr, "deps: providing %s\n", s.name)
+		if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
+			return p, err
+		}
+		if err := s.provide(ctx, s.path); err != nil {
+			if ctx.Err() != nil {
+				return p, fmt.Errorf("interrupted while providing %s; run it again to go on", s.name)
+			}
+			return p, fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return p, nil
+}
+
+// lock makes this process the only one that writes to the cache and removes
+// what a killed one left behind. The lock dies with its process.
+func (c *cache) lock(ctx context.Context) (unlock func(), err error) {
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cache folder: %w; set XDG_CACHE_HOME to a folder you can write to", err)
+	}
+	f, err := os.OpenFile(filepath.Join(c.dir, "deps.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("cache folder: %w", err)
+	}
+	try := func() error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+	if err = try(); errors.Is(err, syscall.EWOULDBLOCK) {
+		fmt.Fprintln(c.stderr, "deps: waiting for another process that provides the native parts")
+	}
+	for errors.Is(err, syscall.EWOULDBLOCK) {
+		select {
+		case <-time.After(200 * time.Millisecond):
+			err = try()
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
+	}
+	stale, _ := filepath.Glob(filepath.Join(c.dir, "tmp-*"))
+	for _, dir := range stale {
+		os.RemoveAll(dir)
+	}
+	return func() { f.Close() }, nil
+}
+
+// install puts the bytes of r under their final name in one step.
+func (c *cache) install(path string, r io.Reader) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err = io.Copy(f, r); err != nil {
+		return err
+	}
+	if err = f.Chmod(0o644); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// command runs a tool in dir with its output on stderr.
+func (c *cache) command(ctx context.Context, dir string, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.Stdout, cmd.Stderr = c.stderr, c.stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w (its output is above)", strings.Join(cmd.Args, " "), err)
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func platform() string { return runtime.GOOS + "/" + runtime.GOARCH }
