@@ -22,6 +22,12 @@ func bucket(relative, buckets, maxPosition int) int {
 	return b
 }
 
+// row returns the row of the relative embeddings for a relative position.
+func (c Config) row(relative int) int {
+	i := bucket(relative, c.PositionBuckets, c.MaxPosition) + c.PositionBuckets
+	return min(max(i, 0), 2*c.PositionBuckets-1)
+}
+
 // positions says which rows of the relative embeddings a sequence of a given
 // length needs, and where each relative position finds its row.
 type positions struct {
@@ -33,18 +39,14 @@ type positions struct {
 // the rows that occur are normalised and projected: for short sequences a
 // fraction of the table.
 func (c Config) positionsFor(length int) positions {
-	row := func(relative int) int {
-		i := bucket(relative, c.PositionBuckets, c.MaxPosition) + c.PositionBuckets
-		return min(max(i, 0), 2*c.PositionBuckets-1)
-	}
 	var rows []int
 	for r := 1 - length; r < length; r++ {
-		rows = append(rows, row(r))
+		rows = append(rows, c.row(r))
 	}
 	slices.Sort(rows)
 	rows = slices.Compact(rows)
 	return positions{rows, func(relative int) int {
-		i, _ := slices.BinarySearch(rows, row(relative))
+		i, _ := slices.BinarySearch(rows, c.row(relative))
 		return i
 	}}
 }

@@ -87,6 +87,9 @@ func (g *Graph) Exp(x *Value) *Value { return g.unary("Exp", x) }
 // Erf returns the error function of x.
 func (g *Graph) Erf(x *Value) *Value { return g.unary("Erf", x) }
 
+// Sqrt returns the square root of x. It is not differentiable here.
+func (g *Graph) Sqrt(x *Value) *Value { return g.unary("Sqrt", x) }
+
 // Tanh returns the hyperbolic tangent of x.
 func (g *Graph) Tanh(x *Value) *Value { return g.unary("Tanh", x) }
 

@@ -1,0 +1,283 @@
+package deberta
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/graph"
+	"github.com/criteria-go/criteria/internal/ort"
+)
+
+// TestGoldenBuckets compares the bucket of every relative position with the
+// tables of make_log_bucket_position.
+func TestGoldenBuckets(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join(golden.Dir(t), "model", "bucket_tables.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tables map[string]struct {
+		RelFrom       int `json:"rel_from"`
+		Bucket, Index []int
+	}
+	if err := json.Unmarshal(raw, &tables); err != nil {
+		t.Fatal(err)
+	}
+	if len(tables) == 0 {
+		t.Fatal("no tables")
+	}
+	for name, table := range tables {
+		var buckets, maxPosition int
+		if _, err := fmt.Sscanf(name, "%d,%d", &buckets, &maxPosition); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range table.Bucket {
+			r := table.RelFrom + i
+			if got := bucket(r, buckets, maxPosition); got != want {
+				t.Errorf("%s: bucket(%d) = %d, want %d", name, r, got, want)
+			}
+			c := Config{PositionBuckets: buckets, MaxPosition: maxPosition}
+			if got := c.row(r); i < len(table.Index) && got != table.Index[i] {
+				t.Errorf("%s: row(%d) = %d, want %d", name, r, got, table.Index[i])
+			}
+		}
+	}
+}
+
+// goldenCase is one forward and backward pass computed by transformers.
+type goldenCase struct {
+	t    *testing.T
+	file *checkpoint.File
+}
+
+func openCase(t *testing.T, path string) goldenCase {
+	t.Helper()
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return goldenCase{t, f}
+}
+
+func (c goldenCase) shape(name string) []int {
+	c.t.Helper()
+	info, ok := c.file.Info(name)
+	if !ok {
+		c.t.Fatalf("no %s in %s", name, c.file.Path())
+	}
+	var shape []int
+	for _, d := range info.Shape {
+		shape = append(shape, int(d))
+	}
+	return shape
+}
+
+func (c goldenCase) floats(name string) []float32 {
+	c.t.Helper()
+	x := make([]float32, Param{Shape: c.shape(name)}.Size())
+	if err := c.file.ReadFloat32(name, x); err != nil {
+		c.t.Fatal(err)
+	}
+	return x
+}
+
+func (c goldenCase) ints(name string) []int64 {
+	c.t.Helper()
+	x := make([]int64, Param{Shape: c.shape(name)}.Size())
+	if err := c.file.ReadInt64(name, x); err != nil {
+		c.t.Fatal(err)
+	}
+	return x
+}
+
+func (c goldenCase) head() Head {
+	c.t.Helper()
+	m := c.file.Metadata()
+	h := Head{Pooling: m["pooling"], Activation: m["activation"]}
+	layers, err := strconv.Atoi(m["num_layers"])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for k := range layers {
+		h.HiddenDims = append(h.HiddenDims, c.shape(fmt.Sprintf("head.%d.weight", k))[0])
+	}
+	return h
+}
+
+// TestGoldenForward compares logits, loss, hidden states and the gradient of
+// every parameter with what transformers computes.
+func TestGoldenForward(t *testing.T) {
+	rt, err := ort.Acquire(ort.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rt.Close()
+	dir := filepath.Join(golden.Dir(t), "model", "tiny-deberta")
+	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := ParseConfig(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.HiddenDropout, config.AttentionDropout = 0, 0 // the cases are without dropout
+	for _, path := range golden.Glob(t, "model/forward/case??.safetensors") {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".safetensors"), func(t *testing.T) {
+			c := openCase(t, path)
+			weights := openCase(t, dir)
+			model := Model{config, c.head()}
+			shape := c.shape("input_ids")
+			rows, length := shape[0], shape[1]
+
+			t.Run("gradients", func(t *testing.T) {
+				c.t, weights.t = t, t
+				g := model.Training(rows, length, nil, func(p float64) float64 { return 1 / (1 - p) })
+				compareGradients(t, c, model, runGraph(t, rt, g.Graph, c, weights))
+			})
+			t.Run("states", func(t *testing.T) {
+				c.t, weights.t = t, t
+				b := model.newBuilder("states", rows, length, nil, nil)
+				b.allRows = true
+				loss, logits := b.classify()
+				b.g.Output(Loss, loss)
+				b.g.Output(Logits, logits)
+				b.g.Output("pooled", b.pooled)
+				b.g.Output("hidden", b.hidden)
+				got := runGraph(t, rt, b.g, c, weights)
+				near(t, "pooled", got["pooled"], c.floats("pooled"), 1e-5)
+				near(t, "logits", got[Logits], c.floats("logits"), 1e-5)
+				// Rows of padding are nobody's input, and differ.
+				hidden, want := got["hidden"], c.floats("hidden")
+				for i, token := range c.ints("attention_mask") {
+					if d := config.HiddenSize; token == 0 {
+						copy(hidden[i*d:][:d], want[i*d:][:d])
+					}
+				}
+				near(t, "hidden", hidden, want, 1e-5)
+			})
+		})
+	}
+}
+
+// near checks that the largest difference is within tolerance of the largest
+// element.
+func near(t *testing.T, what string, got, want []float32, tolerance float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Errorf("%s has %d elements, want %d", what, len(got), len(want))
+		return
+	}
+	var worst, largest float64
+	for i := range want {
+		worst = max(worst, math.Abs(float64(got[i])-float64(want[i])))
+		largest = max(largest, math.Abs(float64(want[i])))
+	}
+	if !(worst <= tolerance*max(largest, 1e-8)) {
+		t.Errorf("%s differs by %.3g, its largest element is %.3g: relative %.3g, want at most %g", what, worst, largest, worst/largest, tolerance)
+	}
+}
+
+func compareGradients(t *testing.T, c goldenCase, model Model, got map[string][]float32) {
+	if want := c.floats("loss")[0]; math.Abs(float64(got[Loss][0]-want)) > 1e-5 {
+		t.Errorf("loss is %v, want %v", got[Loss][0], want)
+	}
+	near(t, "logits", got[Logits], c.floats("logits"), 1e-5)
+	compared := 0
+	for _, p := range model.Params() {
+		g := got[GradientOf(p.Name)]
+		key := "grad." + strings.TrimPrefix(p.Name, "deberta.")
+		if p.Name == WordEmbeddings {
+			d := model.Config.HiddenSize
+			dense := make([]float32, p.Size())
+			for i, id := range c.ints("input_ids") {
+				if id == 0 {
+					continue // padding_idx
+				}
+				for j := range d {
+					dense[int(id)*d+j] += g[i*d+j]
+				}
+			}
+			want := make([]float32, p.Size())
+			rows := c.floats("grad.word_embeddings.rows")
+			for i, id := range c.ints("grad.word_embeddings.ids") {
+				copy(want[int(id)*d:][:d], rows[i*d:][:d])
+			}
+			near(t, p.Name, dense, want, 1e-4)
+		} else {
+			near(t, p.Name, g, c.floats(key), 1e-4)
+		}
+		compared++
+	}
+	if compared != len(model.Params()) {
+		t.Errorf("compared %d of %d gradients", compared, len(model.Params()))
+	}
+}
+
+// runGraph runs a graph once on the inputs of a case and returns its outputs.
+func runGraph(t *testing.T, rt *ort.Runtime, g *graph.Graph, c, weights goldenCase) map[string][]float32 {
+	t.Helper()
+	session, err := rt.NewSession(g.Encode(), ort.SessionOptions{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	binding, err := session.NewBinding()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range session.Inputs() {
+		x := tensor(t, v)
+		switch v.Name {
+		case InputIDs, AttentionMask, Labels:
+			copy(x.Int64(), c.ints(v.Name))
+		case SampleWeights:
+			class := c.floats("class_weights")
+			for i, y := range c.ints("labels") {
+				x.Float32()[i] = class[y]
+			}
+		case LossScale:
+			x.Float32()[0] = 1
+		default:
+			from := weights
+			if strings.HasPrefix(v.Name, "head.") {
+				from = c
+			}
+			copy(x.Float32(), from.floats(v.Name))
+		}
+		if err := binding.BindInput(v.Name, x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := map[string][]float32{}
+	for _, v := range session.Outputs() {
+		x := tensor(t, v)
+		if err := binding.BindOutput(v.Name, x); err != nil {
+			t.Fatal(err)
+		}
+		out[v.Name] = x.Float32()
+	}
+	if err := binding.Run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func tensor(t *testing.T, v ort.ValueInfo) ort.Tensor {
+	t.Helper()
+	x, err := ort.NewTensor(v.DType, v.Shape...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = x.Buffer().Free() })
+	return x
+}
