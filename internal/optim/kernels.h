@@ -1,0 +1,43 @@
+// The inner loops of the optimizers. Each function works on one part of the
+// vectors on the calling thread; Go cuts the vectors into parts.
+
+#ifndef CRITERIA_OPTIM_KERNELS_H
+#define CRITERIA_OPTIM_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// The scalars of one AdamW update, worked out in double precision by Go.
+typedef struct {
+  float decay;      // 1 - lr·λ
+  float beta2;
+  float weight1;    // 1 - β₁
+  float weight2;    // 1 - β₂
+  float step;       // lr / (1 - β₁ᵗ)
+  float correction; // 1 / √(1 - β₂ᵗ)
+  float eps;
+  float grad_scale;
+} optim_adamw_scalars;
+
+void optim_adamw(float *p, float *m, float *v, const float *g, size_t n, const optim_adamw_scalars *s);
+
+// Sum of squares: float32 within blocks of OPTIM_NORM_BLOCK elements, double
+// between them.
+#define OPTIM_NORM_BLOCK 4096
+double optim_sum_squares(const float *g, size_t n);
+
+// Quantisation of the 8-bit state. Codes are found through cells: the interval
+// [-1, 1] is cut into 65536 of them.
+#define OPTIM_BLOCK 256
+typedef struct {
+  float values[256];      // what each code stands for, ascending
+  float midpoints[256];   // halfway to the next code; the last one is +∞
+  uint8_t cells[65536];   // code of each cell's middle (or left edge, if nearest)
+} optim_codebook;
+
+// One AdamW update with the state in codes; blocks of OPTIM_BLOCK elements with
+// one scale each, the last one may be shorter. nearest chooses the rounding.
+void optim_adamw8(float *p, const float *g, size_t n, uint8_t *mc, uint8_t *vc, float *ms, float *vs,
+                  const optim_codebook *mb, const optim_codebook *vb, const optim_adamw_scalars *s, int nearest);
+
+#endif
