@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/deberta"
+	"github.com/criteria-go/criteria/internal/golden"
+)
+
+type tensors struct {
+	t    testing.TB
+	file *checkpoint.File
+}
+
+func openTensors(t testing.TB, path string) tensors {
+	t.Helper()
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return tensors{t, f}
+}
+
+func (f tensors) shape(name string) []int64 {
+	f.t.Helper()
+	info, ok := f.file.Info(name)
+	if !ok {
+		f.t.Fatalf("no %s in %s", name, f.file.Path())
+	}
+	return info.Shape
+}
+
+func (f tensors) floats(name string) []float32 {
+	f.t.Helper()
+	n := int64(1)
+	for _, d := range f.shape(name) {
+		n *= d
+	}
+	x := make([]float32, n)
+	if err := f.file.ReadFloat32(name, x); err != nil {
+		f.t.Fatal(err)
+	}
+	return x
+}
+
+func (f tensors) ints(name string) []int64 {
+	f.t.Helper()
+	n := int64(1)
+	for _, d := range f.shape(name) {
+		n *= d
+	}
+	x := make([]int64, n)
+	if err := f.file.ReadInt64(name, x); err != nil {
+		f.t.Fatal(err)
+	}
+	return x
+}
+
+func (f tensors) number(key string) float64 {
+	f.t.Helper()
+	text := f.file.Metadata()[key]
+	x, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		f.t.Fatalf("%s: metadata %s is %q", f.file.Path(), key, text)
+	}
+	return x
+}
+
+func tinyDir(t testing.TB) string { return filepath.Join(golden.Dir(t), "model", "tiny-deberta") }
+
+// openEngine opens an engine for training and turns dropout off unless asked.
+func openEngine(t testing.TB, spec Spec, dropout bool) *Engine {
+	t.Helper()
+	e, err := Open(context.Background(), spec, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if !dropout {
+		e.model.Config.HiddenDropout, e.model.Config.AttentionDropout, e.model.Head.Dropout = 0, 0, 0
+	}
+	return e
+}
+
+func setParam(t testing.TB, e *Engine, name string, x []float32) {
+	t.Helper()
+	i, ok := e.layout.index[name]
+	if !ok || len(x) != e.layout.params[i].Size() {
+		t.Fatalf("no parameter %s of %d elements", name, len(x))
+	}
+	copy(e.layout.slice(e.params.Float32(), i), x)
+}
+
+// TestGoldenTrajectory follows torch over 30 optimizer steps: loss, gradient
+// norm and the parameters at the end, with every float32 optimizer.
+func TestGoldenTrajectory(t *testing.T) {
+	folder := filepath.Join(golden.Dir(t), "model", "train")
+	data := openTensors(t, filepath.Join(folder, "data.safetensors"))
+	meta := data.file.Metadata()
+	head := deberta.Head{Pooling: meta["pooling"], Activation: meta["activation"]}
+	for k := range int(data.number("num_layers")) {
+		head.HiddenDims = append(head.HiddenDims, int(data.shape(fmt.Sprintf("head.%d.weight", k))[0]))
+	}
+	var batches []Batch
+	class := data.floats("class_weights")
+	for i := 0; ; i++ {
+		prefix := fmt.Sprintf("mb%02d.", i)
+		if _, ok := data.file.Info(prefix + "input_ids"); !ok {
+			break
+		}
+		shape := data.shape(prefix + "input_ids")
+		b := Batch{Rows: int(shape[0]), Length: int(shape[1]), InputIDs: data.ints(prefix + "input_ids"),
+			AttentionMask: data.ints(prefix + "attention_mask"), Labels: data.ints(prefix + "labels")}
+		for _, y := range b.Labels {
+			b.SampleWeights = append(b.SampleWeights, class[y])
+		}
+		batches = append(batches, b)
+	}
+
+	for _, path := range golden.Glob(t, "model/train/run_*.safetensors") {
+		for _, name := range []string{adamW, adamWFused} {
+			t.Run(strings.TrimSuffix(filepath.Base(path), ".safetensors")+"/"+name, func(t *testing.T) {
+				run := openTensors(t, path)
+				clip, err := strconv.ParseFloat(run.file.Metadata()["clip"], 64)
+				if err != nil {
+					clip = 0 // "None"
+				}
+				accumulation := int(run.number("accum"))
+				e := openEngine(t, Spec{Dir: tinyDir(t), Head: head, Threads: 2, Training: &Training{
+					Optimizer: name, WeightDecay: run.number("weight_decay"), DecayAll: run.file.Metadata()["decay"] == "all",
+					MaxGradNorm: clip, Accumulation: accumulation,
+				}}, false)
+				for _, p := range e.layout.params {
+					if p.IsHead() {
+						data.t = t
+						setParam(t, e, p.Name, data.floats(p.Name))
+					}
+				}
+				compareTrajectory(t, e, run, batches, accumulation)
+			})
+		}
+	}
+}
+
+func compareTrajectory(t *testing.T, e *Engine, run tensors, batches []Batch, accumulation int) {
+	ctx := context.Background()
+	rates, losses, norms := run.floats("lr"), run.floats("loss"), run.floats("grad_norm")
+	micro := 0
+	for step, rate := range rates {
+		var loss float64
+		for k := range accumulation {
+			r, err := e.Accumulate(ctx, batches[micro%len(batches)], step, k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			loss += r.Loss / float64(accumulation)
+			micro++
+		}
+		norm, err := e.Update(ctx, float64(rate))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if math.Abs(loss-float64(losses[step])) > 1e-4 {
+			t.Fatalf("step %d: loss is %v, want %v", step, loss, losses[step])
+		}
+		if want := float64(norms[step]); math.Abs(norm-want) > 1e-3*want {
+			t.Errorf("step %d: gradient norm is %v, want %v", step, norm, want)
+		}
+	}
+	for i, p := range e.layout.params {
+		want := run.floats("final." + strings.TrimPrefix(p.Name, "deberta."))
+		got := e.layout.slice(e.params.Float32(), i)
+		worst := 0.0
+		for j := range want {
+			worst = max(worst, math.Abs(float64(got[j]-want[j])))
+		}
+		if !(worst <= 2e-4) {
+			t.Errorf("%s differs by %.3g after %d steps, want at most 2e-4", p.Name, worst, len(rates))
+		}
+	}
+	// What lies between the parameters must never be moved.
+	flat := slices.Clone(e.params.Float32())
+	for i := range e.layout.params {
+		clear(e.layout.slice(flat, i))
+	}
+	if i := slices.IndexFunc(flat, func(x float32) bool { return x != 0 }); i >= 0 {
+		t.Errorf("element %d, which belongs to no parameter, is %v", i, flat[i])
+	}
+}

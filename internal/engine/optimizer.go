@@ -1,0 +1,336 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/optim"
+	"github.com/criteria-go/criteria/internal/ort"
+)
+
+// An optimizer updates the flat parameters by the flat gradients.
+type optimizer interface {
+	// step takes the t-th step, counted from 1, with gradients multiplied by
+	// gradScale.
+	step(ctx context.Context, t int, learningRate float64, gradScale float32) error
+	// state lists the tensors to be saved; restore reads them back.
+	state() []checkpoint.Source
+	restore(file *checkpoint.File) error
+	close() error
+}
+
+// The optimizers, by the names that Hugging Face gives them.
+const (
+	adamW      = "adamw"             // the portable graph, run by ONNX Runtime
+	adamWFused = "adamw_torch_fused" // the same arithmetic in one pass of our own kernel
+	adamW8bit  = "adamw_bnb_8bit"    // moments in 8 bits
+)
+
+var optimizerNames = []string{adamW, adamWFused, adamW8bit}
+
+func newOptimizer(e *Engine, gradients *ort.Buffer, spec Training) (optimizer, error) {
+	base := flat{engine: e, gradients: gradients, weightDecay: spec.WeightDecay, decayed: e.layout.decayed, adamW: optim.DefaultAdamW()}
+	if spec.DecayAll {
+		base.decayed = e.layout.size
+	}
+	if spec.Optimizer == adamW8bit {
+		return newQuantized(base)
+	}
+	var err error
+	if base.m, err = ort.NewBuffer(4 * e.layout.size); err != nil {
+		return nil, err
+	}
+	if base.v, err = ort.NewBuffer(4 * e.layout.size); err != nil {
+		return nil, errors.Join(err, base.close())
+	}
+	switch spec.Optimizer {
+	case adamWFused:
+		return &fused{base}, nil
+	case adamW:
+		return newPortable(base)
+	}
+	return nil, errors.Join(fmt.Errorf("unknown optimizer %q, want one of %s", spec.Optimizer, strings.Join(optimizerNames, ", ")), base.close())
+}
+
+// flat is what the optimizers with float32 moments have in common.
+type flat struct {
+	engine      *Engine
+	gradients   *ort.Buffer
+	m, v        *ort.Buffer // first and second moment, laid out like the parameters
+	weightDecay float64
+	decayed     int // elements before this one decay
+	adamW       optim.AdamW
+}
+
+func (o *flat) update(t int, learningRate float64, gradScale float32, weightDecay float64) optim.Update {
+	return optim.Update{Step: t, LR: learningRate, WeightDecay: weightDecay, GradScale: gradScale, Threads: o.engine.threads}
+}
+
+// Names of the moments in a saved state, those of torch.optim.AdamW.
+const moment1, moment2 = "exp_avg.", "exp_avg_sq."
+
+func (o *flat) state() []checkpoint.Source {
+	return append(o.engine.weights(o.m.Float32(), moment1), o.engine.weights(o.v.Float32(), moment2)...)
+}
+
+func (o *flat) restore(file *checkpoint.File) error {
+	for i, p := range o.engine.layout.params {
+		err := errors.Join(
+			file.ReadFloat32(moment1+p.Name, o.engine.layout.slice(o.m.Float32(), i)),
+			file.ReadFloat32(moment2+p.Name, o.engine.layout.slice(o.v.Float32(), i)))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *flat) close() error {
+	var errs []error
+	for _, b := range []*ort.Buffer{o.m, o.v} {
+		if b != nil {
+			errs = append(errs, b.Free())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// fused is AdamW in one pass over all four vectors.
+type fused struct{ flat }
+
+func (o *fused) step(_ context.Context, t int, learningRate float64, gradScale float32) error {
+	p, m, v, g := o.engine.params.Float32(), o.m.Float32(), o.v.Float32(), o.gradients.Float32()
+	part := func(from, to int, weightDecay float64) {
+		if from < to {
+			o.adamW.Step(p[from:to], m[from:to], v[from:to], g[from:to], o.update(t, learningRate, gradScale, weightDecay))
+		}
+	}
+	part(0, o.decayed, o.weightDecay)
+	part(o.decayed, len(p), 0)
+	return nil
+}
+
+// portable is AdamW as a graph of standard operators, which any execution
+// provider runs. It walks over the vectors in chunks.
+type portable struct {
+	flat
+	session *ort.Session
+	binding *ort.Binding
+	scalars *ort.Buffer
+}
+
+// scalarInputs of the optimizer's graph, in the order of their values.
+var scalarInputs = []string{optGradScale, optKeep, optBeta1, optBeta2, optStepSize, optCorrection2, optEps}
+
+func newPortable(base flat) (_ *portable, err error) {
+	o := &portable{flat: base}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.close())
+		}
+	}()
+	if o.scalars, err = ort.NewBuffer(4 * len(scalarInputs)); err != nil {
+		return nil, err
+	}
+	if o.session, err = base.engine.runtime.NewSession(adamWGraph(chunk).Encode(), ort.SessionOptions{Threads: base.engine.threads}); err != nil {
+		return nil, err
+	}
+	if o.binding, err = o.session.NewBinding(); err != nil {
+		return nil, err
+	}
+	for i, name := range scalarInputs {
+		t, err := o.scalars.Tensor(ort.Float32, i, 1)
+		if err != nil {
+			return nil, err
+		}
+		if err := o.binding.BindInput(name, t); err != nil {
+			return nil, err
+		}
+	}
+	return o, nil
+}
+
+func (o *portable) step(ctx context.Context, t int, learningRate float64, gradScale float32) error {
+	a := o.adamW
+	s := o.scalars.Float32()
+	copy(s, []float32{gradScale, 1, float32(a.Beta1), float32(a.Beta2),
+		float32(learningRate / (1 - math.Pow(a.Beta1, float64(t)))),
+		float32(1 / math.Sqrt(1-math.Pow(a.Beta2, float64(t)))), float32(a.Eps)})
+	// A step is all or nothing: a cancelled one would leave half the
+	// parameters of the next step behind.
+	ctx = context.WithoutCancel(ctx)
+	for from := 0; from < o.engine.layout.size; from += chunk {
+		s[slices.Index(scalarInputs, optKeep)] = 1
+		if from < o.decayed {
+			s[slices.Index(scalarInputs, optKeep)] = float32(1 - learningRate*o.weightDecay)
+		}
+		if err := o.bind(from); err != nil {
+			return fmt.Errorf("engine: optimizer: %w", err)
+		}
+		if err := o.binding.Run(ctx); err != nil {
+			return fmt.Errorf("engine: optimizer: %w", err)
+		}
+	}
+	return nil
+}
+
+// bind points the graph at the chunk that starts at an element. It writes in
+// place: every output element depends on the same element of the inputs alone.
+func (o *portable) bind(from int) error {
+	for _, b := range []struct {
+		in, out string
+		buffer  *ort.Buffer
+	}{
+		{optParam, outParam, o.engine.params},
+		{optGradient, "", o.gradients},
+		{optMoment1, outMoment1, o.m},
+		{optMoment2, outMoment2, o.v},
+	} {
+		t, err := b.buffer.Tensor(ort.Float32, from, chunk)
+		if err != nil {
+			return err
+		}
+		if err := o.binding.BindInput(b.in, t); err != nil {
+			return err
+		}
+		if b.out == "" {
+			continue
+		}
+		if err := o.binding.BindOutput(b.out, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *portable) close() error {
+	var errs []error
+	if o.session != nil {
+		errs = append(errs, o.session.Close())
+	}
+	if o.scalars != nil {
+		errs = append(errs, o.scalars.Free())
+	}
+	return errors.Join(append(errs, o.flat.close())...)
+}
+
+// quantized is AdamW with moments in 8 bits for every tensor of at least
+// [optim.MinQuantized] elements; smaller ones keep float32, as in bitsandbytes.
+type quantized struct {
+	flat   // its moments are unused
+	adamW  *optim.AdamW8bit
+	memory *ort.Buffer
+	codes  []optim.State8bit // of the large tensors
+	floats [][2][]float32    // moments of the small ones
+}
+
+func newQuantized(base flat) (*quantized, error) {
+	params := base.engine.layout.params
+	o := &quantized{flat: base, adamW: optim.NewAdamW8bit(base.adamW, optim.RoundByTable),
+		codes: make([]optim.State8bit, len(params)), floats: make([][2][]float32, len(params))}
+	size := 0
+	for _, p := range params {
+		size += o.bytes(p.Size())
+	}
+	var err error
+	if o.memory, err = ort.NewBuffer(size); err != nil {
+		return nil, err
+	}
+	// Scales and float32 moments come first, so that they are aligned.
+	floats, offset := o.memory.Float32(), 0
+	take := func(n int) []float32 {
+		offset += n
+		return floats[offset-n : offset : offset]
+	}
+	for i, p := range params {
+		if n := p.Size(); n < optim.MinQuantized {
+			o.floats[i] = [2][]float32{take(n), take(n)}
+		} else {
+			o.codes[i].MScale, o.codes[i].VScale = take(optim.Blocks(n)), take(optim.Blocks(n))
+		}
+	}
+	codes := o.memory.Bytes()[4*offset:]
+	for i, p := range params {
+		if n := p.Size(); n >= optim.MinQuantized {
+			o.codes[i].M, o.codes[i].V, codes = codes[:n:n], codes[n:2*n:2*n], codes[2*n:]
+		}
+	}
+	return o, nil
+}
+
+// bytes returns the size of the state of a tensor of n elements.
+func (o *quantized) bytes(n int) int {
+	if n < optim.MinQuantized {
+		return 2 * 4 * n
+	}
+	return 2 * (n + 4*optim.Blocks(n))
+}
+
+func (o *quantized) step(_ context.Context, t int, learningRate float64, gradScale float32) error {
+	l := o.engine.layout
+	for i := range l.params {
+		weightDecay := 0.0
+		if l.offsets[i] < o.decayed {
+			weightDecay = o.weightDecay
+		}
+		p, g := l.slice(o.engine.params.Float32(), i), l.slice(o.gradients.Float32(), i)
+		u := o.update(t, learningRate, gradScale, weightDecay)
+		if o.codes[i].M == nil {
+			o.flat.adamW.Step(p, o.floats[i][0], o.floats[i][1], g, u)
+		} else {
+			o.adamW.Step(p, g, o.codes[i], u)
+		}
+	}
+	return nil
+}
+
+// Names of the 8-bit state in a file, those of bitsandbytes.
+const state1, state2, absmax1, absmax2 = "state1.", "state2.", "absmax1.", "absmax2."
+
+func (o *quantized) state() []checkpoint.Source {
+	var sources []checkpoint.Source
+	for i, p := range o.engine.layout.params {
+		shape := int64s(p.Shape)
+		if c := o.codes[i]; c.M == nil {
+			sources = append(sources,
+				checkpoint.Float32s(moment1+p.Name, shape, o.floats[i][0]),
+				checkpoint.Float32s(moment2+p.Name, shape, o.floats[i][1]))
+		} else {
+			scales := []int64{int64(len(c.MScale))}
+			sources = append(sources,
+				checkpoint.Bytes(state1+p.Name, checkpoint.U8, shape, c.M),
+				checkpoint.Bytes(state2+p.Name, checkpoint.U8, shape, c.V),
+				checkpoint.Float32s(absmax1+p.Name, scales, c.MScale),
+				checkpoint.Float32s(absmax2+p.Name, scales, c.VScale))
+		}
+	}
+	return sources
+}
+
+func (o *quantized) restore(file *checkpoint.File) error {
+	for i, p := range o.engine.layout.params {
+		var err error
+		if c := o.codes[i]; c.M == nil {
+			err = errors.Join(
+				file.ReadFloat32(moment1+p.Name, o.floats[i][0]),
+				file.ReadFloat32(moment2+p.Name, o.floats[i][1]))
+		} else {
+			err = errors.Join(
+				file.ReadBytes(state1+p.Name, c.M),
+				file.ReadBytes(state2+p.Name, c.V),
+				file.ReadFloat32(absmax1+p.Name, c.MScale),
+				file.ReadFloat32(absmax2+p.Name, c.VScale))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *quantized) close() error { return o.memory.Free() }

@@ -1,0 +1,220 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/criteria-go/criteria/internal/deberta"
+	"github.com/criteria-go/criteria/internal/ort"
+)
+
+// kind tells the two graphs of a model apart.
+type kind int
+
+const (
+	evaluation kind = iota
+	training
+)
+
+type programKey struct {
+	kind         kind
+	rows, length int
+}
+
+// program is a graph compiled for one shape of batch, with the memory of its
+// inputs and outputs.
+type program struct {
+	graph   *deberta.Graph
+	session *ort.Session
+	binding *ort.Binding
+	// adding is the binding whose gradients go to the scratch buffer, for the
+	// micro-batches after the first of an update; nil until it is needed.
+	adding *ort.Binding
+
+	memory                  *ort.Buffer // of all tensors below
+	ids, mask, labels       ort.Tensor
+	weights, loss, logits   ort.Tensor
+	lossScale, rowGradients ort.Tensor // training only
+	masks                   int        // generation of the mask buffer that is bound; 0: none
+}
+
+// lengthStep is what lengths are rounded up to: few shapes, little padding.
+const lengthStep = 32
+
+// program returns the compiled graph for a batch, which it compiles when the
+// shape is met for the first time.
+func (e *Engine) program(k kind, b Batch) (*program, error) {
+	if err := e.check(b); err != nil {
+		return nil, err
+	}
+	key := programKey{k, roundRows(b.Rows), roundUp(b.Length, lengthStep)}
+	if p, ok := e.programs[key]; ok {
+		return p, nil
+	}
+	p, err := e.compile(key)
+	if err != nil {
+		return nil, fmt.Errorf("engine: preparing batches of %d × %d tokens: %w", key.rows, key.length, err)
+	}
+	e.programs[key] = p
+	return p, nil
+}
+
+// roundRows fills a short batch up to a number of rows that others share: 1, 2
+// or a multiple of 4. It depends on nothing else, because dropout masks and the
+// order of sums depend on the shape: a resumed run must meet the same ones.
+func roundRows(rows int) int {
+	if rows <= 2 {
+		return rows
+	}
+	return roundUp(rows, 4)
+}
+
+func (e *Engine) check(b Batch) error {
+	n := b.Rows * b.Length
+	switch {
+	case b.Rows < 1 || b.Length < 1:
+		return fmt.Errorf("engine: a batch of %d × %d tokens", b.Rows, b.Length)
+	case len(b.InputIDs) != n || len(b.AttentionMask) != n:
+		return fmt.Errorf("engine: a batch of %d × %d tokens has %d ids and a mask of %d", b.Rows, b.Length, len(b.InputIDs), len(b.AttentionMask))
+	case b.Labels != nil && (len(b.Labels) != b.Rows || len(b.SampleWeights) != b.Rows):
+		return fmt.Errorf("engine: a batch of %d rows has %d labels and %d weights", b.Rows, len(b.Labels), len(b.SampleWeights))
+	}
+	for i, id := range b.InputIDs {
+		if id < 0 || id >= int64(e.model.Config.VocabSize) {
+			return fmt.Errorf("engine: token id %d in row %d, but the model's vocabulary has %d entries: the tokenizer is not the checkpoint's", id, i/b.Length, e.model.Config.VocabSize)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) compile(key programKey) (_ *program, err error) {
+	p := &program{}
+	if key.kind == training {
+		p.graph = e.model.Training(key.rows, key.length, e.kernels, dropoutScale)
+	} else {
+		p.graph = e.model.Evaluation(key.rows, key.length, e.kernels)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	if p.session, err = e.runtime.NewSession(p.graph.Encode(), ort.SessionOptions{Threads: e.threads}); err != nil {
+		return nil, err
+	}
+	if p.binding, err = p.session.NewBinding(); err != nil {
+		return nil, err
+	}
+	if err := e.allocate(p, key); err != nil {
+		return nil, err
+	}
+	if err := e.bindBatch(p, p.binding); err != nil {
+		return nil, err
+	}
+	if key.kind == training {
+		return p, e.trainer.bindGradients(p, p.binding, e.trainer.gradients)
+	}
+	return p, nil
+}
+
+// allocate makes the tensors of a program, all in one buffer.
+func (e *Engine) allocate(p *program, key programKey) (err error) {
+	rows, length, d := key.rows, key.length, e.model.Config.HiddenSize
+	tokens := rows * length
+	// In elements of four bytes; int64 tensors come first, for alignment.
+	size := 2*(2*tokens+rows) + rows + 1 + rows*deberta.Classes
+	if key.kind == training {
+		size += 1 + tokens*d
+	}
+	if p.memory, err = ort.NewBuffer(4 * size); err != nil {
+		return err
+	}
+	offset := 0 // in bytes
+	take := func(t *ort.Tensor, dtype ort.DType, shape ...int) {
+		if err != nil {
+			return
+		}
+		if *t, err = p.memory.Tensor(dtype, offset/dtype.Size(), shape...); err == nil {
+			offset += t.Len() * dtype.Size()
+		}
+	}
+	take(&p.ids, ort.Int64, rows, length)
+	take(&p.mask, ort.Int64, rows, length)
+	take(&p.labels, ort.Int64, rows)
+	take(&p.weights, ort.Float32, rows)
+	take(&p.loss, ort.Float32)
+	take(&p.logits, ort.Float32, rows, deberta.Classes)
+	if key.kind == training {
+		take(&p.lossScale, ort.Float32)
+		take(&p.rowGradients, ort.Float32, tokens, d)
+	}
+	return err
+}
+
+// bindBatch binds what both graphs read and write.
+func (e *Engine) bindBatch(p *program, b *ort.Binding) error {
+	for name, t := range map[string]ort.Tensor{
+		deberta.InputIDs: p.ids, deberta.AttentionMask: p.mask, deberta.Labels: p.labels, deberta.SampleWeights: p.weights,
+	} {
+		if err := b.BindInput(name, t); err != nil {
+			return err
+		}
+	}
+	for i, param := range e.layout.params {
+		t, err := e.layout.tensor(e.params, i)
+		if err != nil {
+			return err
+		}
+		if err := b.BindInput(param.Name, t); err != nil {
+			return err
+		}
+	}
+	if err := b.BindOutput(deberta.Loss, p.loss); err != nil {
+		return err
+	}
+	return b.BindOutput(deberta.Logits, p.logits)
+}
+
+// load copies a batch into the program's tensors. Rows and columns that are
+// missing become padding; a row of padding has one token, so that its softmax
+// has something to attend to, and weight 0.
+func (p *program) load(b Batch) {
+	ids, mask, length := p.ids.Int64(), p.mask.Int64(), p.graph.Length
+	clear(ids)
+	clear(mask)
+	for r := range p.graph.Rows {
+		if r >= b.Rows {
+			mask[r*length] = 1
+			continue
+		}
+		copy(ids[r*length:], b.InputIDs[r*b.Length:(r+1)*b.Length])
+		copy(mask[r*length:], b.AttentionMask[r*b.Length:(r+1)*b.Length])
+	}
+	clear(p.labels.Int64())
+	clear(p.weights.Float32())
+	if b.Labels != nil {
+		copy(p.labels.Int64(), b.Labels)
+		copy(p.weights.Float32(), b.SampleWeights)
+	}
+}
+
+// result copies what a run computed for the rows of b.
+func (p *program) result(b Batch) Result {
+	r := Result{Logits: make([]float32, b.Rows*deberta.Classes)}
+	copy(r.Logits, p.logits.Float32())
+	if b.Labels != nil {
+		r.Loss = float64(p.loss.Float32()[0])
+	}
+	return r
+}
+
+func (p *program) close() error {
+	var errs []error
+	if p.session != nil {
+		errs = append(errs, p.session.Close()) // and its bindings
+	}
+	if p.memory != nil {
+		errs = append(errs, p.memory.Free())
+	}
+	return errors.Join(errs...)
+}

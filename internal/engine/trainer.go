@@ -1,0 +1,359 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/deberta"
+	"github.com/criteria-go/criteria/internal/dropout"
+	"github.com/criteria-go/criteria/internal/optim"
+	"github.com/criteria-go/criteria/internal/ort"
+)
+
+// trainer is what an engine holds for training only.
+type trainer struct {
+	*Engine
+	spec      Training
+	optimizer optimizer
+	updates   int // optimizer steps taken
+
+	gradients *ort.Buffer // flat, laid out like the parameters
+	// scratch receives the gradients of the micro-batches after the first of
+	// an update, to be added to gradients; nil without accumulation.
+	scratch     *ort.Buffer
+	accumulated int // micro-batches in gradients
+
+	masks      *ort.Buffer // dropout masks of the running micro-batch
+	generation int         // counts the mask buffers, so that programs bind anew
+
+	// touched are the rows of the word embeddings with a gradient. All other
+	// rows of the table's gradient are 0 and need not be cleared.
+	touched []int64
+	isTouch []bool
+}
+
+var errNotTraining = errors.New("engine: opened for inference only")
+
+func newTrainer(e *Engine, spec Training) (_ *trainer, err error) {
+	if spec.Accumulation < 1 {
+		return nil, fmt.Errorf("engine: gradient accumulation over %d micro-batches, want at least 1", spec.Accumulation)
+	}
+	t := &trainer{Engine: e, spec: spec, isTouch: make([]bool, e.model.Config.VocabSize)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("engine: preparing to train %d parameters: %w", e.Parameters(), err), t.close())
+		}
+	}()
+	if t.gradients, err = ort.NewBuffer(4 * e.layout.size); err != nil {
+		return nil, err
+	}
+	if spec.Accumulation > 1 {
+		if t.scratch, err = ort.NewBuffer(4 * e.layout.size); err != nil {
+			return nil, err
+		}
+	}
+	t.optimizer, err = newOptimizer(e, t.gradients, spec)
+	return t, err
+}
+
+func (t *trainer) close() error {
+	var errs []error
+	if t.optimizer != nil {
+		errs = append(errs, t.optimizer.close())
+	}
+	for _, b := range []*ort.Buffer{t.gradients, t.scratch, t.masks} {
+		if b != nil {
+			errs = append(errs, b.Free())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dropoutScale is what dropout multiplies with, so that the expectation stays.
+func dropoutScale(p float64) float64 { return 1 / dropout.KeepProbability(p) }
+
+// bindGradients binds the inputs and outputs that only training has. The
+// gradients of all parameters go to their places in the flat buffer, except the
+// word embeddings', which come as rows.
+func (t *trainer) bindGradients(p *program, b *ort.Binding, gradients *ort.Buffer) error {
+	if err := b.BindInput(deberta.LossScale, p.lossScale); err != nil {
+		return err
+	}
+	for i, param := range t.layout.params {
+		view := p.rowGradients
+		if param.Name != deberta.WordEmbeddings {
+			var err error
+			if view, err = t.layout.tensor(gradients, i); err != nil {
+				return err
+			}
+		}
+		if err := b.BindOutput(deberta.GradientOf(param.Name), view); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Accumulate runs forward and backward over a micro-batch with dropout and adds
+// its gradients, divided by the number of micro-batches of an update. step and
+// micro number the update and the micro-batch within it: together with the seed
+// they decide the dropout masks.
+//
+// After an error, and if ctx ends, nothing is accumulated: the engine is as it
+// was after the last Update.
+func (e *Engine) Accumulate(ctx context.Context, b Batch, step, micro int) (Result, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closed:
+		return Result{}, errClosed
+	case e.trainer == nil:
+		return Result{}, errNotTraining
+	case b.Labels == nil:
+		return Result{}, errors.New("engine: a batch without labels cannot be trained on")
+	}
+	result, err := e.trainer.accumulate(ctx, b, step, micro)
+	if err != nil {
+		e.trainer.discard()
+	}
+	return result, err
+}
+
+func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Result, error) {
+	p, err := t.program(training, b)
+	if err != nil {
+		return Result{}, err
+	}
+	p.load(b)
+	p.lossScale.Float32()[0] = 1 / float32(t.spec.Accumulation)
+	if err := t.drawMasks(p, step, micro); err != nil {
+		return Result{}, err
+	}
+	run := p.binding
+	if t.accumulated > 0 {
+		if run, err = t.adding(p); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := run.Run(ctx); err != nil {
+		return Result{}, fmt.Errorf("engine: training on a batch of %d × %d tokens: %w", b.Rows, b.Length, err)
+	}
+	if t.accumulated > 0 {
+		t.addScratch()
+	}
+	t.scatterRows(p)
+	t.accumulated++
+	return p.result(b), nil
+}
+
+// adding returns the program's second binding, whose gradients go to scratch.
+func (t *trainer) adding(p *program) (*ort.Binding, error) {
+	if p.adding != nil {
+		return p.adding, nil
+	}
+	b, err := p.session.NewBinding()
+	if err != nil {
+		return nil, err
+	}
+	if t.scratch == nil {
+		return nil, fmt.Errorf("engine: more than %d micro-batches without an update", t.spec.Accumulation)
+	}
+	if err := errors.Join(t.bindBatch(p, b), t.bindGradients(p, b, t.scratch), t.bindMasks(p, b)); err != nil {
+		return nil, err
+	}
+	p.adding = b
+	return b, nil
+}
+
+// addScratch adds the scratch gradients to the others. The word embeddings,
+// the first parameter, are not among them.
+func (t *trainer) addScratch() {
+	from := t.layout.offsets[1]
+	sum, more := t.gradients.Float32()[from:], t.scratch.Float32()[from:]
+	var wait sync.WaitGroup
+	share := roundUp((len(sum)+t.threads-1)/t.threads, alignment)
+	for start := 0; start < len(sum); start += share {
+		end := min(start+share, len(sum))
+		wait.Go(func() {
+			to, from := sum[start:end], more[start:end]
+			for i, x := range from {
+				to[i] += x
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// drawMasks fills the dropout masks of a program.
+func (t *trainer) drawMasks(p *program, step, micro int) error {
+	size := 0
+	for _, m := range p.graph.Masks {
+		size += roundUp(volume(m.Shape), alignment)
+	}
+	if t.masks == nil || len(t.masks.Bytes()) < size {
+		buffer, err := ort.NewBuffer(size)
+		if err != nil {
+			return fmt.Errorf("engine: memory for dropout masks: %w", err)
+		}
+		old := t.masks
+		t.masks = buffer
+		t.generation++
+		if old != nil {
+			// Programs bound to it bind anew before they run again.
+			if err := old.Free(); err != nil {
+				return err
+			}
+		}
+	}
+	if p.masks != t.generation {
+		for _, b := range []*ort.Binding{p.binding, p.adding} {
+			if b == nil {
+				continue
+			}
+			if err := t.bindMasks(p, b); err != nil {
+				return err
+			}
+		}
+		p.masks = t.generation
+	}
+	offset := 0
+	for site, m := range p.graph.Masks {
+		n := volume(m.Shape)
+		key := dropout.Key{Seed: t.spec.Seed, Step: uint64(step)<<16 | uint64(micro), Site: uint64(site)}
+		dropout.Fill(t.masks.Bytes()[offset:offset+n], key, m.Drop, t.threads)
+		offset += roundUp(n, alignment)
+	}
+	return nil
+}
+
+func (t *trainer) bindMasks(p *program, b *ort.Binding) error {
+	offset := 0
+	for _, m := range p.graph.Masks {
+		view, err := t.masks.Tensor(ort.Bool, offset, m.Shape...)
+		if err != nil {
+			return err
+		}
+		if err := b.BindInput(m.Name, view); err != nil {
+			return err
+		}
+		offset += roundUp(volume(m.Shape), alignment)
+	}
+	return nil
+}
+
+// scatterRows adds the gradients of the looked-up rows to the table's, in the
+// order of the tokens. Row 0 is padding, which torch keeps without gradient
+// (padding_idx) even where the id occurs as a token.
+func (t *trainer) scatterRows(p *program) {
+	table := t.layout.slice(t.gradients.Float32(), t.layout.index[deberta.WordEmbeddings])
+	rows, d := p.rowGradients.Float32(), t.model.Config.HiddenSize
+	mask := p.mask.Int64()
+	for i, id := range p.ids.Int64() {
+		if id == 0 || mask[i] == 0 {
+			continue
+		}
+		if !t.isTouch[id] {
+			t.isTouch[id] = true
+			t.touched = append(t.touched, id)
+		}
+		to, from := table[int(id)*d:][:d], rows[i*d:][:d]
+		for j, x := range from {
+			to[j] += x
+		}
+	}
+}
+
+// discard forgets the accumulated gradients. Those of parameters other than
+// the word embeddings are overwritten by the next micro-batch.
+func (t *trainer) discard() {
+	table := t.layout.slice(t.gradients.Float32(), t.layout.index[deberta.WordEmbeddings])
+	d := t.model.Config.HiddenSize
+	for _, id := range t.touched {
+		clear(table[int(id)*d:][:d])
+		t.isTouch[id] = false
+	}
+	t.touched = t.touched[:0]
+	t.accumulated = 0
+}
+
+// Update clips the accumulated gradients to the global norm, takes one
+// optimizer step at the given learning rate and forgets them. It returns the
+// norm before clipping, which is not finite if the run has diverged: then the
+// parameters are left as they are.
+func (e *Engine) Update(ctx context.Context, learningRate float64) (gradNorm float64, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closed:
+		return 0, errClosed
+	case e.trainer == nil:
+		return 0, errNotTraining
+	case e.trainer.accumulated == 0:
+		return 0, errors.New("engine: update without gradients")
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("engine: update: %w", context.Cause(ctx))
+	}
+	t := e.trainer
+	defer t.discard()
+	norm := optim.GlobalNorm(t.gradients.Float32(), t.threads)
+	if norm-norm != 0 { // NaN or infinite
+		return norm, nil
+	}
+	t.updates++
+	return norm, t.optimizer.step(ctx, t.updates, learningRate, optim.ClipScale(norm, t.spec.MaxGradNorm))
+}
+
+// updatesKey is the metadata entry that counts the optimizer's steps.
+const (
+	updatesKey   = "updates"
+	optimizerKey = "optimizer"
+)
+
+// save writes the optimizer's state.
+func (t *trainer) save(path string) error {
+	metadata := map[string]string{updatesKey: strconv.Itoa(t.updates), optimizerKey: t.spec.Optimizer}
+	if err := checkpoint.WriteSafetensors(path, metadata, t.optimizer.state()); err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	return nil
+}
+
+// restore reads what save wrote.
+func (t *trainer) restore(path string) error {
+	file, err := checkpoint.Open(path)
+	if err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	defer file.Close()
+	metadata := file.Metadata()
+	if got := metadata[optimizerKey]; got != t.spec.Optimizer {
+		return fmt.Errorf("engine: %s holds the state of optimizer %q, but train.optimizer_type is %q: resume with the same optimizer", path, got, t.spec.Optimizer)
+	}
+	updates, err := strconv.Atoi(metadata[updatesKey])
+	if err != nil || updates < 0 {
+		return fmt.Errorf("engine: %s: metadata %s is %q, want a number of steps", path, updatesKey, metadata[updatesKey])
+	}
+	if err := t.optimizer.restore(file); err != nil {
+		return fmt.Errorf("engine: %s: %w", path, err)
+	}
+	t.discard()
+	t.updates = updates
+	return nil
+}
+
+func volume(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+// Optimizers lists the optimizers by the names that Hugging Face gives them.
+func Optimizers() []string { return slices.Clone(optimizerNames) }
