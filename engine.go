@@ -1,0 +1,119 @@
+package criteria
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/criteria-go/criteria/internal/deberta"
+	"github.com/criteria-go/criteria/internal/engine"
+	"github.com/criteria-go/criteria/internal/ort"
+)
+
+// ONNXRuntime returns the default [Engine]: it writes the model, gradients
+// included, as ONNX graphs, which a stock ONNX Runtime (1.24 or newer) runs on
+// the CPU. Training needs four times the memory of the parameters (float32
+// weights, gradients and two moments) plus the activations of one micro-batch.
+//
+// library is the shared library or the folder that holds it. If it is empty,
+// the library is looked for where CRITERIA_ORT_LIB says, in the user's cache
+// folder, where `make deps` puts it, and where the system keeps its libraries.
+func ONNXRuntime(library string) Engine { return onnxRuntime{library} }
+
+type onnxRuntime struct{ library string }
+
+func (r onnxRuntime) Open(ctx context.Context, spec ModelSpec) (Session, error) {
+	s := engine.Spec{
+		Dir:     spec.Dir,
+		Threads: spec.Threads,
+		Head: deberta.Head{
+			Pooling:    spec.Head.PoolingStrategy,
+			HiddenDims: spec.Head.HiddenDims[:min(spec.Head.NumLayers, len(spec.Head.HiddenDims))],
+			Activation: spec.Head.Activation,
+			Dropout:    spec.Head.Dropout,
+		},
+	}
+	if t := spec.Training; t != nil {
+		s.Training = &engine.Training{
+			Seed:         t.Seed,
+			Optimizer:    t.Optimizer,
+			WeightDecay:  t.WeightDecay,
+			MaxGradNorm:  t.MaxGradNorm,
+			Accumulation: t.Accumulation,
+		}
+	}
+	e, err := engine.Open(ctx, s, r.library)
+	if err != nil {
+		return nil, publicError(err)
+	}
+	return ortSession{e}, nil
+}
+
+// ortSession adapts an engine to [Session].
+type ortSession struct{ *engine.Engine }
+
+func (s ortSession) Accumulate(ctx context.Context, b Batch, step, micro int) (BatchResult, error) {
+	r, err := s.Engine.Accumulate(ctx, engine.Batch(b), step, micro)
+	return BatchResult(r), err
+}
+
+func (s ortSession) Evaluate(ctx context.Context, b Batch) (BatchResult, error) {
+	r, err := s.Engine.Evaluate(ctx, engine.Batch(b))
+	return BatchResult(r), err
+}
+
+// RuntimeInfo describes the ONNX Runtime that was found.
+type RuntimeInfo struct {
+	Library   string   // path of the shared library
+	Version   string   // e.g. "1.32.0"
+	Providers []string // execution providers built into it, best first
+	Tried     []string // where it was looked for, in order
+	Threads   int      // that sessions share; 0 if the host program initialised the runtime
+}
+
+// RuntimeError says why ONNX Runtime cannot be used. It is
+// [ErrRuntimeMissing] if no library was found.
+type RuntimeError struct {
+	Library string   // the file in question; "" if none was found
+	Want    string   // what is needed
+	Got     string   // what was found instead
+	Tried   []string // where the library was looked for, in order
+	Err     error    // the cause, with the remedy
+}
+
+func (e *RuntimeError) Error() string { return "criteria: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *RuntimeError) Unwrap() error { return e.Err }
+
+// Is reports whether target is [ErrRuntimeMissing] and no library was found.
+func (e *RuntimeError) Is(target error) bool { return target == ErrRuntimeMissing && e.Library == "" }
+
+// ErrRuntimeMissing: ONNX Runtime's shared library was not found. See
+// [RuntimeError] for the places where it was looked for.
+var ErrRuntimeMissing = errors.New("criteria: ONNX Runtime was not found")
+
+// publicError turns the runtime's error into ours.
+func publicError(err error) error {
+	var native *ort.RuntimeError
+	if errors.As(err, &native) {
+		return &RuntimeError{Library: native.Library, Want: native.Want, Got: native.Got, Tried: native.Tried, Err: err}
+	}
+	return err
+}
+
+// CheckRuntime finds and loads ONNX Runtime, as the first run would, and
+// describes it: a check before anything expensive is started. library is as
+// for [ONNXRuntime].
+func CheckRuntime(ctx context.Context, library string) (RuntimeInfo, error) {
+	if err := ctx.Err(); err != nil {
+		return RuntimeInfo{}, fmt.Errorf("criteria: %w", context.Cause(ctx))
+	}
+	rt, err := ort.Acquire(ort.Options{Library: library})
+	if err != nil {
+		return RuntimeInfo{}, publicError(err)
+	}
+	info := rt.Info()
+	out := RuntimeInfo{Library: info.Library, Version: info.Version, Providers: info.Providers, Tried: info.Tried, Threads: info.Threads}
+	return out, rt.Close()
+}
