@@ -1,0 +1,5 @@
+//go:build !linux
+
+package atomicfile
+
+func exchange(tmp, dir string) error { return exchangeByRename(tmp, dir) }
