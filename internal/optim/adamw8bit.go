@@ -147,9 +147,16 @@ func newCodebook(values [256]float32, rounding Rounding) *C.optim_codebook {
 		}
 	}
 	for i := range b.cells {
-		x := float32(i)/32768 - 1 // where the search for the nearest code begins
-		if rounding == RoundByTable {
-			x += 0.5 / 32768
+		var x float32
+		switch rounding {
+		case RoundByTable:
+			x = (float32(i)+0.5)/32768 - 1
+		case RoundToNearest:
+			bits := uint32(i) << 16
+			if bits>>31 == 1 {
+				bits |= 0xffff // below zero the lower end is the one with the larger bits
+			}
+			x = math.Float32frombits(bits)
 		}
 		b.cells[i] = C.uint8_t(nearestCode(values, x))
 	}

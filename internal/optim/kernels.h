@@ -26,13 +26,16 @@ void optim_adamw(float *p, float *m, float *v, const float *g, size_t n, const o
 #define OPTIM_NORM_BLOCK 4096
 double optim_sum_squares(const float *g, size_t n);
 
-// Quantisation of the 8-bit state. Codes are found through cells: the interval
-// [-1, 1] is cut into 65536 of them.
+// The 256 values of a code, and how a number in [-1, 1] finds its code. Numbers
+// fall into 65536 cells: by table, the equal parts of [-1, 1], and a cell knows
+// the code of its middle; to nearest, the numbers whose upper 16 bits agree (fine
+// where the codes are fine), and a cell knows the code of its lower end, the
+// right one being at most a few above.
 #define OPTIM_BLOCK 256
 typedef struct {
-  float values[256];      // what each code stands for, ascending
-  float midpoints[256];   // halfway to the next code; the last one is +∞
-  uint8_t cells[65536];   // code of each cell's middle (or left edge, if nearest)
+  float values[256];    // ascending
+  float midpoints[256]; // halfway to the next value; the last one is +∞
+  uint8_t cells[65536];
 } optim_codebook;
 
 // One AdamW update with the state in codes; blocks of OPTIM_BLOCK elements with

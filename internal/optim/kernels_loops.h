@@ -72,18 +72,16 @@ static TARGET double NAME(sum_squares)(const float *g, size_t n) {
 
 #ifndef OPTIM_QUANTISE
 #define OPTIM_QUANTISE
-static inline int cell(float x) {
-  int i = (int)((x + 1.0f) * 32768.0f);
-  return i < 0 ? 0 : i > 65535 ? 65535 : i;
-}
-
-// x is in [-1, 1]. In the nearest form the cell's code is a start from which
-// the right one lies above.
 static inline uint8_t quantise(const optim_codebook *b, float x, int nearest) {
-  unsigned code = b->cells[cell(x)];
-  if (nearest)
-    while (x > b->midpoints[code]) code++;
-  return (uint8_t)code;
+  if (!nearest) {
+    int i = (int)((x + 1.0f) * 32768.0f);
+    return b->cells[i < 0 ? 0 : i > 65535 ? 65535 : i];
+  }
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  uint8_t code = b->cells[bits >> 16];
+  while (x > b->midpoints[code]) code++;
+  return code;
 }
 #endif
 
