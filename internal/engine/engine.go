@@ -90,38 +90,49 @@ func Open(ctx context.Context, spec Spec, library string) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: %s: %w", spec.Dir, err)
 	}
-	head := spec.Head
 	if spec.Training == nil {
-		trained, err := readHead(raw)
-		if err != nil {
+		if spec.Head, err = readHead(raw); err != nil {
 			return nil, fmt.Errorf("engine: %s: %w", spec.Dir, err)
 		}
-		head = trained
 	}
-	if err := head.Validate(); err != nil {
+	if err := spec.Head.Validate(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
+	return open(config, raw, spec, library, func(e *Engine) error { return e.load(ctx, spec.Dir) })
+}
+
+// open makes an engine whose parameters, all 0 at first, fill sets.
+func open(config deberta.Config, raw []byte, spec Spec, library string, fill func(*Engine) error) (_ *Engine, err error) {
 	rt, err := ort.Acquire(ort.Options{Library: library})
 	if err != nil {
 		return nil, err
 	}
 	e := &Engine{
-		model:    deberta.Model{Config: config, Head: head},
+		model:    deberta.Model{Config: config, Head: spec.Head},
 		config:   raw,
 		training: spec.Training,
 		threads:  spec.Threads,
 		runtime:  rt,
 		programs: map[programKey]*program{},
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.Close())
+		}
+	}()
 	if e.threads == 0 {
 		e.threads = ort.DefaultThreads()
 	}
-	if err := e.load(ctx, spec.Dir); err != nil {
-		return nil, errors.Join(err, e.Close())
+	e.layout = newLayout(e.model.Params())
+	if e.params, err = ort.NewBuffer(4 * e.layout.size); err != nil {
+		return nil, fmt.Errorf("engine: memory for the parameters: %w", err)
+	}
+	if err := fill(e); err != nil {
+		return nil, err
 	}
 	if spec.Training != nil {
 		if e.trainer, err = newTrainer(e, *spec.Training); err != nil {
-			return nil, errors.Join(err, e.Close())
+			return nil, err
 		}
 	}
 	return e, nil

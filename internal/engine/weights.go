@@ -14,7 +14,6 @@ import (
 
 	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
-	"github.com/criteria-go/criteria/internal/ort"
 )
 
 // Files of a saved model.
@@ -98,10 +97,6 @@ func (e *Engine) load(ctx context.Context, dir string) error {
 	}
 	defer file.Close()
 	file.ModernizeLayerNorm()
-	e.layout = newLayout(e.model.Params())
-	if e.params, err = ort.NewBuffer(4 * e.layout.size); err != nil {
-		return fmt.Errorf("engine: memory for the parameters: %w", err)
-	}
 	withHead := e.training == nil || e.hasHead(file)
 	flat := e.params.Float32()
 	for i, p := range e.layout.params {
