@@ -41,9 +41,11 @@ func (c *cache) venv(ctx context.Context, name string) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("no Python environment is called %q; there are %s", name, strings.Join(slices.Sorted(maps.Keys(environments)), ", "))
 	}
-	// Other requirements are another environment.
+	// Other requirements are another environment. It lies beside the cache,
+	// not in it: programs look for libonnxruntime there and should not have to
+	// walk through 20,000 files of Python.
 	sum := sha256.Sum256([]byte(env.requirements))
-	dir := filepath.Join(c.dir, "venv", name+"-"+hex.EncodeToString(sum[:4]))
+	dir := filepath.Join(c.dir+"-python", name+"-"+hex.EncodeToString(sum[:4]))
 	interpreter := filepath.Join(dir, "bin", "python")
 	complete := filepath.Join(dir, "complete")
 	// The interpreter is a link into the Python it was made from, which may

@@ -1,0 +1,72 @@
+# The tasks of criteria; "make help" lists them. Each target first provides what
+# it needs: native parts and Python environments are made once, in the user's
+# cache folder (see internal/cmd/deps), and reused.
+
+GO ?= go
+ifeq ($(shell command -v $(GO) 2>/dev/null),)
+$(error Go is missing: install Go 1.26 or newer, see https://go.dev/doc/install)
+endif
+
+DEPS := $(GO) run ./internal/cmd/deps
+
+# $(call native,VENVS) is the start of a recipe line: it lets the rest of the line
+# link and find the native parts, and the tests in it the named Python environments.
+native = env=$$($(DEPS) env $(1)) && eval "$$env" &&
+
+# What the user may set, as in "make golden GOLDEN=../cases RUN=Tokenizer".
+GOLDEN ?= testdata/golden
+RUN    ?= ^TestGolden
+BENCH  ?= .
+TIME   ?= 10s
+TEST   ?= ./...
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test golden vet lint fmt bench fuzz peers deps env mlflow-venv peer-venv clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## train a tiny classifier on the sample data and let it predict
+	@$(call native) $(GO) run ./examples/train model=tiny data=sample $(ARGS)
+
+test: ## run all tests (TEST=./internal/graph for some)
+	@$(call native,mlflow) $(GO) run ./internal/cmd/gotest -timeout 30m $(TEST)
+
+golden: ## run the golden tests (RUN=REGEX) on the cases in GOLDEN=DIR
+	@$(call native) sh scripts/golden.sh "$(GOLDEN)" "$(RUN)"
+
+vet: ## go vet
+	@$(GO) vet ./...
+
+lint: ## vet, staticcheck, formatting and the rules of this repository
+	@$(GO) vet ./...
+	@$(GO) tool staticcheck ./...
+	@$(GO) test ./internal/lint
+
+fmt: ## format the Go code
+	@$(GO) fmt ./...
+
+bench: ## run the benchmarks that match BENCH=REGEX
+	@$(call native) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 2h $(TEST)
+
+fuzz: ## run every fuzz target in turn, each for TIME=10s
+	@$(call native) sh scripts/fuzz.sh "$(TIME)"
+
+peers: ## compare with PyTorch and transformers (downloads 3 GB once)
+	@$(call native,mlflow peer) $(GO) run ./internal/cmd/gotest -v -some -count=1 -timeout 2h -tags peer -run '^TestPeer' ./...
+
+deps: ## provide the native parts and say where they are
+	@$(DEPS)
+
+env: ## print the export lines for a plain go build: eval "$(make -s env)"
+	@$(DEPS) env
+
+mlflow-venv: ## provide a Python environment with mlflow and onnx
+	@$(DEPS) venv mlflow
+
+peer-venv: ## provide a Python environment with torch and transformers
+	@$(DEPS) venv peer
+
+clean: ## remove what builds and tests leave here; results of runs stay
+	@find . -path ./.git -prune -o -type f \( -name '*.test' -o -name '*.prof' \) -exec rm -f {} +
