@@ -230,6 +230,9 @@ func TestTorchViews(t *testing.T) {
 		{"scalar", tensor("FloatStorage", "0", 6, 4, "", ""), false, []float32{4}},
 		{"empty", tensor("FloatStorage", "0", 6, 6, "0", "1"), false, []float32{}},
 		{"stride of a dimension of one", tensor("FloatStorage", "0", 6, 0, "16", "91"), false, []float32{0, 1, 2, 3, 4, 5}},
+		{"parameter", "ctorch._utils\n_rebuild_parameter\n(" + tensor("FloatStorage", "0", 6, 4, "2", "1") + "\x88Nt" + "R", false, []float32{4, 5}},
+		{"untyped storage", "ctorch._utils\n_rebuild_tensor_v3\n(" + ref("UntypedStorage", "0", 24, "") + num(3) + dims("3") + dims("1") + "\x89Nctorch\nfloat32\ntR", false, []float32{3, 4, 5}},
+		{"shape as torch.Size", "ctorch._utils\n_rebuild_tensor_v2\n(" + ref("FloatStorage", "0", 6, "") + num(0) + "ctorch\nSize\n" + dims("2") + "\x85R" + dims("1") + "\x89N}tR", false, []float32{0, 1}},
 		{"legacy", tensor("FloatStorage", "0", 6, 0, "32", "13"), true, []float32{0, 3, 1, 4, 2, 5}},
 		{"legacy part", rebuild(ref("FloatStorage", "0", 6, part), 1, "2", "1"), true, []float32{3, 4}},
 	}
@@ -304,6 +307,8 @@ func TestTorchRefused(t *testing.T) {
 		{"fewer strides than dimensions", torchZip(t, dict(tensor("FloatStorage", "0", 4, 0, "22", "1")), one), "with strides [1]"},
 		{"endless expansion", torchZip(t, dict("ctorch._utils\n_rebuild_tensor_v2\n("+ref("FloatStorage", "0", 4, "")+num(0)+"("+num(1<<30)+"t("+num(0)+"t\x89NtR"), one), "repeats"},
 		{"overflowing shape", torchZip(t, dict("ctorch._utils\n_rebuild_tensor_v2\n("+ref("FloatStorage", "0", 4, "")+num(0)+"("+num(1<<30)+num(1<<30)+"t("+num(0)+num(0)+"t\x89NtR"), one), "2^40"},
+		{"negated numbers", torchZip(t, dict("ctorch._utils\n_rebuild_tensor_v2\n("+ref("FloatStorage", "0", 4, "")+num(0)+dims("4")+dims("1")+"\x89N}"+str("neg")+"\x88stR"), one), "metadata"},
+		{"shape of text", torchZip(t, dict("ctorch._utils\n_rebuild_tensor_v2\n("+ref("FloatStorage", "0", 4, "")+num(0)+"("+str("a")+"t)\x89NtR"), one), "argument 1 is a str"},
 		{"too few arguments", torchZip(t, dict("ctorch._utils\n_rebuild_tensor_v2\n)R"), one), "0 arguments"},
 		{"storage of another kind", torchZip(t, dict("("+str("module")+"NNNNtQ"), one), `"module"`},
 		{"big-endian", torchZip(t, dict(tensor("FloatStorage", "0", 4, 0, "4", "1")), map[string][]byte{"data/0": floats(1, 2, 3, 4), "byteorder": []byte("big")}), `byte order "big"`},

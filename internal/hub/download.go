@@ -473,7 +473,7 @@ func (d *download) discard(f *os.File, found string) error {
 	if err := os.Remove(f.Name()); err != nil {
 		return d.diskError(err)
 	}
-	return d.fail(nil, found, "try again later, or check HF_ENDPOINT and the proxy on the way", 0)
+	return d.fail(nil, found, "run it again, it starts anew; if that does not help, check HF_ENDPOINT and the proxy on the way", 0)
 }
 
 // verify compares a whole file with what the hub said about it.

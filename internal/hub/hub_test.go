@@ -513,6 +513,27 @@ func TestResume(t *testing.T) {
 		_, err := resolve(t, Options{})
 		requireError(t, err, "breaks off at byte", "run it again")
 	})
+	t.Run("range refused", func(t *testing.T) {
+		for _, status := range []int{http.StatusRequestedRangeNotSatisfiable, http.StatusPartialContent} { // the latter of the wrong place
+			h := newFakeHub(t, files)
+			tries := 0
+			h.tamper = func(w http.ResponseWriter, r *http.Request, name string) bool {
+				if name != "store:"+file {
+					return false
+				}
+				if tries++; tries == 1 {
+					breakAt(w, half)
+				}
+				if r.Header.Get("Range") != "" {
+					w.Header().Set("Content-Range", "bytes 7-9/10")
+					w.WriteHeader(status)
+					return true
+				}
+				return false
+			}
+			requireSnapshot(t, h, mustResolve(t, Options{}), "config.json", "tokenizer_config.json", "spm.model", file)
+		}
+	})
 	t.Run("other content left behind", func(t *testing.T) {
 		h := newFakeHub(t, files)
 		blobs := filepath.Join(os.Getenv("HF_HOME"), "hub", "models--owner--name", "blobs")
