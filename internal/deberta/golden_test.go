@@ -139,11 +139,13 @@ func TestGoldenForward(t *testing.T) {
 			shape := c.shape("input_ids")
 			rows, length := shape[0], shape[1]
 
-			t.Run("gradients", func(t *testing.T) {
-				c.t, weights.t = t, t
-				g := model.Training(rows, length, nil, func(p float64) float64 { return 1 / (1 - p) })
-				compareGradients(t, c, model, runGraph(t, rt, g.Graph, c, weights))
-			})
+			for name, kernels := range map[string]graph.Kernels{"gradients": nil, "gradients with kernels": kernels(rt)} {
+				t.Run(name, func(t *testing.T) {
+					c.t, weights.t = t, t
+					g := model.Training(rows, length, kernels, func(p float64) float64 { return 1 / (1 - p) })
+					compareGradients(t, c, model, runGraph(t, rt, g.Graph, c, weights))
+				})
+			}
 			t.Run("states", func(t *testing.T) {
 				c.t, weights.t = t, t
 				b := model.newBuilder("states", rows, length, nil, nil)
@@ -167,6 +169,15 @@ func TestGoldenForward(t *testing.T) {
 			})
 		})
 	}
+}
+
+// kernels lists the fused operators that the runtime offers.
+func kernels(rt *ort.Runtime) graph.Kernels {
+	k := graph.Kernels{}
+	for _, name := range rt.Operators() {
+		k[name] = true
+	}
+	return k
 }
 
 // near checks that the largest difference is within tolerance of the largest

@@ -113,7 +113,11 @@ func open(config deberta.Config, raw []byte, spec Spec, library string, fill fun
 		training: spec.Training,
 		threads:  spec.Threads,
 		runtime:  rt,
+		kernels:  graph.Kernels{},
 		programs: map[programKey]*program{},
+	}
+	for _, name := range rt.Operators() {
+		e.kernels[name] = true
 	}
 	defer func() {
 		if err != nil {

@@ -160,7 +160,7 @@ func (m *model) run() {
 func TestGradients(t *testing.T) {
 	rt := acquire(t)
 	covered := map[string]bool{}
-	for _, kernels := range []Kernels{nil, available(rt)} {
+	for _, kernels := range []Kernels{nil, available(t, rt)} {
 		for _, c := range operatorCases() {
 			name := c.name
 			if kernels != nil {
