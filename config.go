@@ -50,14 +50,14 @@ type HeadConfig struct {
 type TokenizerConfig struct {
 	MaxLength  int    `yaml:"max_length"` // of a pair with its special tokens, at least 8; default 512
 	Truncation string `yaml:"truncation"` // longest_first, only_first, only_second or do_not_truncate; default longest_first
-	Padding    string `yaml:"padding"`    // longest (of the batch) or max_length; default longest. The scores are the same
+	Padding    string `yaml:"padding"`    // longest (of the batch), max_length or do_not_pad, which is longest; default longest. The scores are the same
 }
 
 // DataConfig says where the data are and how they are split.
 type DataConfig struct {
 	ReDSM5Dir        string           `yaml:"redsm5_dir"`         // folder of the CSV files; default data/redsm5
 	DSM5CriteriaPath string           `yaml:"dsm5_criteria_path"` // JSON file of criteria; default data/redsm5/dsm5_criteria.json
-	TrainRatio       float64          `yaml:"train_ratio"`        // share of the posts; default 0.8
+	TrainRatio       float64          `yaml:"train_ratio"`        // share of the posts, above 0; default 0.8
 	ValRatio         float64          `yaml:"val_ratio"`          // default 0.1
 	TestRatio        float64          `yaml:"test_ratio"`         // default 0.1; the three sum to 1
 	DataLoader       DataLoaderConfig `yaml:"dataloader"`
@@ -165,7 +165,7 @@ var (
 	activations       = []string{"relu", "gelu", "tanh"}
 	poolingStrategies = []string{"cls", "mean", "max"}
 	truncations       = []string{"longest_first", "only_first", "only_second", "do_not_truncate"}
-	paddings          = []string{"longest", "max_length"}
+	paddings          = []string{"longest", "max_length", "do_not_pad"}
 	schedulers        = []string{"linear", "cosine", "constant"}
 	optimizers        = []string{"adamw", "adamw_torch_fused", "adamw_bnb_8bit"}
 	ampDtypes         = []string{"bf16", "fp16"}
@@ -173,6 +173,12 @@ var (
 	compileModes      = []string{"default", "reduce-overhead", "max-autotune"}
 	pruners           = []string{"MedianPruner", "NopPruner"}
 )
+
+// boolWords are the words that true and false stand for, as in transformers.
+var boolWords = map[string]map[bool]string{
+	"model.tokenizer.truncation": {true: "longest_first", false: "do_not_truncate"},
+	"model.tokenizer.padding":    {true: "longest", false: "do_not_pad"},
+}
 
 // Bounds that no sensible run reaches. They turn a slip of the hand into an
 // error message instead of an allocation that kills the process.
@@ -264,9 +270,9 @@ func (c Config) Validate() error {
 	d := c.Data
 	v.notEmpty("data.redsm5_dir", d.ReDSM5Dir)
 	v.notEmpty("data.dsm5_criteria_path", d.DSM5CriteriaPath)
-	ratios := v.between("data.train_ratio", d.TrainRatio, 0, 1)
-	ratios = v.between("data.val_ratio", d.ValRatio, 0, 1) && ratios
-	ratios = v.between("data.test_ratio", d.TestRatio, 0, 1) && ratios
+	ratios := v.share("data.train_ratio", d.TrainRatio)
+	ratios = v.share("data.val_ratio", d.ValRatio) && ratios
+	ratios = v.share("data.test_ratio", d.TestRatio) && ratios
 	if sum := d.TrainRatio + d.ValRatio + d.TestRatio; ratios && math.Abs(sum-1) > 1e-6 {
 		v.fail("data.train_ratio + data.val_ratio + data.test_ratio", formatFloat(sum), "1")
 	}
@@ -369,6 +375,15 @@ func (v *checker) between(key string, x, low, high float64) bool {
 		return true
 	}
 	v.fail(key, formatNumber(x), "a number from "+formatNumber(low)+" to "+formatNumber(high))
+	return false
+}
+
+// share reports 0 < x < 1.
+func (v *checker) share(key string, x float64) bool {
+	if x > 0 && x < 1 {
+		return true
+	}
+	v.fail(key, formatNumber(x), "a number above 0 and below 1")
 	return false
 }
 
@@ -529,8 +544,16 @@ func (d *decoder) decodeScalar(key string, n *yaml.Node, v reflect.Value) {
 	}
 	switch v.Kind() {
 	case reflect.String:
+		words, hasBool := boolWords[key]
 		switch tag {
-		case "!!str", "!!int", "!!float", "!!bool":
+		case "!!bool":
+			var b bool
+			if hasBool && n.Decode(&b) == nil {
+				v.SetString(words[b])
+				return
+			}
+			v.SetString(n.Value)
+		case "!!str", "!!int", "!!float":
 			v.SetString(n.Value)
 		default:
 			d.fail(key, n, "a string")

@@ -59,9 +59,10 @@ func TestParseConfigKeepsDefaults(t *testing.T) {
 	want.Train.BatchSize = 32
 	want.Train.Optimizations.UseAMP = false
 	want.HPO.StudyName = "1"
+	want.Model.Tokenizer.Truncation, want.Model.Tokenizer.Padding = "do_not_truncate", "longest"
 	for name, text := range map[string]string{
-		"block": "train:\n  learning_rate: 5e-5\n  batch_size: 32\n  optimizations:\n    use_amp: false\nhpo:\n  study_name: 1\n",
-		"flow":  "{train: {learning_rate: 0.00005, batch_size: 32, optimizations: {use_amp: 0}}, hpo: {study_name: '1'}}",
+		"block": "train:\n  learning_rate: 5e-5\n  batch_size: 32\n  optimizations:\n    use_amp: false\nhpo:\n  study_name: 1\nmodel:\n  tokenizer: {truncation: false, padding: true}\n",
+		"flow":  "{train: {learning_rate: 0.00005, batch_size: 32, optimizations: {use_amp: 0}}, hpo: {study_name: '1'}, model: {tokenizer: {truncation: do_not_truncate}}}",
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := criteria.ParseConfig([]byte(text))

@@ -154,8 +154,15 @@ type TrackedRun interface {
 	End(ctx context.Context, status RunStatus) error
 }
 
-// Pair is what the classifier judges: does the post show the criterion?
-type Pair struct {
-	Post      string // the text of the post
-	Criterion string // the text of the criterion
+// Describer may be implemented by a [Session] that can say what it runs on.
+type Describer interface {
+	Describe() SessionInfo
+}
+
+// SessionInfo says what a [Session] runs on.
+type SessionInfo struct {
+	Device     string            // for people, e.g. "CPU, 4 threads"
+	GPU        bool              // whether mixed precision and the like have an effect
+	Parameters int               // number of trainable parameters
+	Versions   map[string]string // recorded as tags version.<name>, e.g. onnxruntime
 }

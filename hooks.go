@@ -1,0 +1,98 @@
+package criteria
+
+import "time"
+
+// Hooks are told of a run's progress. Nil fields are skipped. They are called
+// on the goroutine of Run, one at a time and in order; they must not block, and
+// must not call back into the Trainer. A panic in one is not recovered.
+type Hooks struct {
+	// Download is called while a checkpoint comes from the hub: when the
+	// transfer of a file starts, about once per megabyte, and when it is done.
+	Download func(DownloadEvent)
+	// Start is called once, when data, model and tracker are ready.
+	Start func(StartEvent)
+	// Step is called after every micro-batch of training, validation and test.
+	// Speed, progress and remaining time follow from it.
+	Step func(StepEvent)
+	// Epoch is called after the validation of each epoch.
+	Epoch func(EpochEvent)
+	// Checkpoint is called when a model was written.
+	Checkpoint func(CheckpointEvent)
+}
+
+// DownloadEvent describes the transfer of a file.
+type DownloadEvent struct {
+	File        string
+	Done, Total int64 // bytes; Total is -1 if the hub does not say
+}
+
+// StartEvent describes a run that is about to train.
+type StartEvent struct {
+	RunID            string // "" if the run is not tracked
+	Dir              string // output directory
+	Train, Val, Test int    // pairs
+	Epochs           int
+	Steps            int     // updates of the whole run
+	DryRunLoss       float64 // of the first batch, before any update
+}
+
+// Phase is a part of a run.
+type Phase string
+
+// The phases of a run.
+const (
+	PhaseTrain Phase = "train"
+	PhaseVal   Phase = "val"
+	PhaseTest  Phase = "test"
+)
+
+// StepEvent describes a micro-batch that was computed.
+type StepEvent struct {
+	Phase         Phase
+	Epoch, Epochs int // the epoch, from 1, of how many
+	Pairs, Total  int // pairs of this phase and epoch that are done, of how many
+	Step, Steps   int // updates done, of how many
+	Loss          float64
+	LearningRate  float64 // of the last update
+	GradNorm      float64 // of the last update, before clipping
+	Time          time.Time
+}
+
+// EpochEvent describes an epoch that has ended.
+type EpochEvent struct {
+	EpochScores
+	Epochs int
+	Best   bool // whether it is the best so far
+}
+
+// CheckpointEvent describes a model that was written.
+type CheckpointEvent struct {
+	Dir   string
+	Epoch int
+}
+
+// JoinHooks returns hooks that call all of h in order.
+func JoinHooks(h ...Hooks) Hooks {
+	return Hooks{
+		Download:   joined(h, func(h Hooks) func(DownloadEvent) { return h.Download }),
+		Start:      joined(h, func(h Hooks) func(StartEvent) { return h.Start }),
+		Step:       joined(h, func(h Hooks) func(StepEvent) { return h.Step }),
+		Epoch:      joined(h, func(h Hooks) func(EpochEvent) { return h.Epoch }),
+		Checkpoint: joined(h, func(h Hooks) func(CheckpointEvent) { return h.Checkpoint }),
+	}
+}
+
+// joined returns a function that calls one hook of each of h that has it.
+func joined[E any](h []Hooks, pick func(Hooks) func(E)) func(E) {
+	var calls []func(E)
+	for _, hooks := range h {
+		if call := pick(hooks); call != nil {
+			calls = append(calls, call)
+		}
+	}
+	return func(e E) {
+		for _, call := range calls {
+			call(e)
+		}
+	}
+}

@@ -1,0 +1,556 @@
+package criteria
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/criteria-go/criteria/internal/atomicfile"
+	"github.com/criteria-go/criteria/internal/hub"
+	"github.com/criteria-go/criteria/internal/optim"
+)
+
+// Names in the output directory.
+const (
+	bestModelDir   = "best_model"
+	configFile     = "training_config.yaml" // in best_model: how it was trained
+	confusionFile  = "confusion_matrix.png"
+	curvesFile     = "training_curves.png"
+	reportFile     = "classification_report.json"
+	configArtifact = "config/config.yaml"
+	modelArtifact  = "model"
+)
+
+// endTimeout is what a tracker gets to close a run whose context has ended.
+const endTimeout = 10 * time.Second
+
+// trainState is where a training stands. Together with the weights and the
+// optimizer state it is all that is needed to go on: the order of the pairs is
+// a function of (seed, epoch) and the dropout masks are one of (seed, step).
+type trainState struct {
+	Epoch     int           `json:"epoch"`      // being trained, from 1
+	Micro     int           `json:"micro"`      // micro-batches of it that are done
+	Step      int           `json:"step"`       // updates done since the start
+	Tally     tally         `json:"tally"`      // of the epoch so far
+	History   []EpochScores `json:"history"`    // of the epochs that have ended
+	BestEpoch int           `json:"best_epoch"` // 0 before the first
+}
+
+func (s *trainState) best() EpochScores { return s.History[s.BestEpoch-1] }
+
+// run is one training, from reading the data to the reports.
+type run struct {
+	*settings
+	cfg   Config
+	hooks Hooks
+	began time.Time
+
+	data         *Dataset
+	classWeights [2]float32
+	tracked      TrackedRun
+
+	checkpoint string // folder
+	engine     Engine
+	tokenizer  Tokenizer
+	session    Session
+	train      *encodedSplit
+	val, test  *encodedSplit
+
+	state     trainState
+	schedule  optim.Schedule
+	lastRate  float64
+	lastNorm  float64
+	stop      StopReason
+	testTally tally
+}
+
+func newRun(s *settings) *run {
+	return &run{
+		settings: s, cfg: s.config.clone(), hooks: JoinHooks(s.hooks...), began: s.now(),
+		engine: s.engine, tokenizer: s.tokenizer, tracked: untracked{},
+	}
+}
+
+// run is the order of work. Whatever it opened it closes before it returns.
+func (r *run) run(ctx context.Context) (err error) {
+	closers := closers{}
+	defer func() { err = errors.Join(err, closers.close()) }()
+
+	if err := os.MkdirAll(r.outputDir, 0o755); err != nil {
+		return fmt.Errorf("criteria: output directory: %w", err)
+	}
+	if err := r.readData(ctx); err != nil {
+		return err
+	}
+	if err := r.startTracking(ctx); err != nil {
+		return err
+	}
+	if err := r.openModel(ctx, &closers); err != nil {
+		return err
+	}
+	if err := r.tokenize(ctx); err != nil {
+		return err
+	}
+	if err := r.dryRun(ctx); err != nil {
+		return err
+	}
+	if err := r.trainAll(ctx); err != nil {
+		return err
+	}
+	if err := r.testBest(ctx, &closers); err != nil {
+		return err
+	}
+	return r.report(ctx)
+}
+
+// end closes the tracked run with the status that err calls for, even though
+// ctx may be over, and turns the end of ctx into an [*InterruptedError].
+func (r *run) end(ctx context.Context, err error) error {
+	status := RunFinished
+	if err != nil {
+		status = RunFailed
+	}
+	if ended := ctx.Err(); err != nil && ended != nil && (errors.Is(err, ended) || errors.Is(err, context.Cause(ctx))) {
+		status = RunKilled
+		err = &InterruptedError{Dir: r.outputDir, Epoch: r.state.Epoch, Step: r.state.Step, Cause: context.Cause(ctx)}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
+	if endErr := r.tracked.End(ctx, status); endErr != nil {
+		err = errors.Join(err, trackingError("end the run", endErr))
+	}
+	return err
+}
+
+func (r *run) result() *Result {
+	s := &r.state
+	return &Result{
+		RunID: r.tracked.ID(), Dir: r.outputDir,
+		Best: s.best(), Test: r.testTally.scores(), History: s.History,
+		Stop: r.stop, Epochs: len(s.History), Steps: s.Step, Elapsed: r.now().Sub(r.began),
+		settings: r.settings,
+	}
+}
+
+func (r *run) readData(ctx context.Context) error {
+	r.data = r.dataset
+	if r.data == nil {
+		d, err := ReadDataset(ctx, r.cfg.Data, r.cfg.Train.Seed)
+		if err != nil {
+			return err
+		}
+		r.data = d
+	} else if err := r.data.check(); err != nil {
+		return err
+	}
+	for _, note := range r.data.Notes {
+		r.log.Info(note)
+	}
+	for _, s := range r.data.splits() {
+		n := s.counts()
+		r.log.Info("split "+string(s.phase), "pairs", len(s.examples), "class_0", n[0], "class_1", n[1])
+	}
+	r.classWeights = balancedWeights(r.data.splits()[0].counts())
+	return nil
+}
+
+// balancedWeights are the weights of the classes in the loss, n/(2·n_c): both
+// classes count the same, however rare one is.
+func balancedWeights(counts [2]int) [2]float32 {
+	var w [2]float32
+	for c, n := range counts {
+		w[c] = float32(float64(counts[0]+counts[1]) / float64(2*max(1, n)))
+	}
+	return w
+}
+
+// startTracking comes before anything that takes long: a store that cannot be
+// reached must not cost an epoch.
+func (r *run) startTracking(ctx context.Context) error {
+	if r.tracker == nil {
+		return nil
+	}
+	info := RunInfo{
+		Name:        r.cfg.MLflow.RunName,
+		Description: fmt.Sprintf("Fine-tuning of %s on %s.", r.cfg.Model.Checkpoint, r.data.Name),
+		Tags:        lineageTags(ctx, r.data),
+		Params:      r.cfg.params(),
+		Started:     r.began,
+		Dir:         r.outputDir,
+	}
+	info.Tags["stage"] = "train"
+	for _, s := range r.data.splits() {
+		info.Datasets = append(info.Datasets, DatasetInfo{
+			Name: r.data.Name, Context: string(s.phase), Digest: s.digest(), Source: r.data.Source, Rows: len(s.examples),
+		})
+	}
+	tracked, err := r.tracker.Start(ctx, info)
+	if err != nil {
+		return trackingError("start the run", err)
+	}
+	r.tracked = tracked
+	if err := tracked.LogArtifact(ctx, configArtifact, bytes.NewReader(r.cfg.YAML())); err != nil {
+		return trackingError("store "+configArtifact, err)
+	}
+	r.log.Info("tracking", "run_id", tracked.ID())
+	return nil
+}
+
+func trackingError(what string, err error) error {
+	return fmt.Errorf("criteria: tracking: %s: %w", what, err)
+}
+
+func (r *run) openModel(ctx context.Context, closers *closers) error {
+	var err error
+	r.checkpoint, err = hub.Resolve(ctx, r.cfg.Model.Checkpoint, hub.Options{Progress: func(file string, done, total int64) {
+		r.hooks.Download(DownloadEvent{File: file, Done: done, Total: total})
+	}})
+	if err != nil {
+		return fmt.Errorf("criteria: %w", err)
+	}
+	if r.tokenizer == nil {
+		if r.tokenizer, err = openTokenizer(r.checkpoint, r.cfg.Model.Tokenizer, r.cfg.Data.DataLoader.NumWorkers); err != nil {
+			return err
+		}
+		closers.add(r.tokenizer.Close)
+	}
+	if r.engine == nil {
+		r.engine = ONNXRuntime("")
+	}
+	t := r.cfg.Train
+	head := r.cfg.Model.Head
+	if extra := len(head.HiddenDims) - head.NumLayers; extra > 0 {
+		r.log.Warn(fmt.Sprintf("model.head.hidden_dims has %d widths, but model.head.num_layers is %d: the rest is not used",
+			len(head.HiddenDims), head.NumLayers))
+		head.HiddenDims = head.HiddenDims[:head.NumLayers]
+	}
+	r.session, err = r.engine.Open(ctx, ModelSpec{
+		Dir:     r.checkpoint,
+		Head:    head,
+		Threads: t.Threads,
+		Training: &TrainingSpec{
+			Seed: t.Seed, Optimizer: t.OptimizerType, WeightDecay: t.WeightDecay,
+			MaxGradNorm: t.MaxGradNorm, Accumulation: t.GradientAccumulationSteps,
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("criteria: open %s: %w", r.checkpoint, err)
+	}
+	closers.add(func() error { return r.closeSession() })
+
+	info := describe(r.session)
+	r.log.Info("model", "checkpoint", r.cfg.Model.Checkpoint, "device", info.Device, "parameters", info.Parameters)
+	if keys := r.cfg.withoutEffectOnCPU(); len(keys) > 0 && !info.GPU {
+		r.log.Info("without effect on this device: " + strings.Join(keys, " "))
+	}
+	tags := make(map[string]string)
+	for name, version := range info.Versions {
+		tags["version."+name] = version
+	}
+	if len(tags) > 0 {
+		if err := r.tracked.SetTags(ctx, tags); err != nil {
+			return trackingError("set version tags", err)
+		}
+	}
+	return nil
+}
+
+// closeSession closes the training session, once.
+func (r *run) closeSession() error {
+	if r.session == nil {
+		return nil
+	}
+	s := r.session
+	r.session = nil
+	return s.Close()
+}
+
+// tokenize encodes all splits, once for the whole run.
+func (r *run) tokenize(ctx context.Context) error {
+	for _, s := range r.data.splits() {
+		encodings, err := r.tokenizer.EncodePairs(ctx, s.pairs(), r.cfg.Model.Tokenizer.MaxLength)
+		if err != nil {
+			return fmt.Errorf("criteria: tokenize the %s split: %w", s.phase, err)
+		}
+		e, err := newEncodedSplit(s, encodings, r.classWeights, r.cfg.Model.Tokenizer)
+		if err != nil {
+			return err
+		}
+		if n := e.truncated(); n > 0 {
+			r.log.Info(fmt.Sprintf("%d of %d pairs of %s are cut to model.tokenizer.max_length=%d tokens",
+				n, len(s.examples), s.phase, r.cfg.Model.Tokenizer.MaxLength))
+		}
+		switch s.phase {
+		case PhaseTrain:
+			r.train = e
+		case PhaseVal:
+			r.val = e
+		case PhaseTest:
+			r.test = e
+		}
+	}
+	t := r.cfg.Train
+	micro := len(r.train.trainingBatches(t.BatchSize, t.Seed, 1))
+	total := (micro + t.GradientAccumulationSteps - 1) / t.GradientAccumulationSteps * t.Epochs
+	r.schedule = optim.Schedule{
+		Kind: optim.ScheduleKind(t.Scheduler), Peak: t.LearningRate,
+		Warmup: optim.WarmupSteps(t.WarmupRatio, total), Total: total,
+	}
+	return nil
+}
+
+// dryRun sends the first batch through the model, so that what cannot work
+// fails now and not after the first epoch.
+func (r *run) dryRun(ctx context.Context) error {
+	t := r.cfg.Train
+	b := r.train.batch(r.train.trainingBatches(t.BatchSize, t.Seed, 1)[0])
+	result, err := r.session.Evaluate(ctx, b)
+	if err != nil {
+		return fmt.Errorf("criteria: dry run: %w", err)
+	}
+	if len(result.Logits) != 2*b.Rows {
+		return fmt.Errorf("criteria: dry run: the engine returned %d logits for %d pairs, want two for each", len(result.Logits), b.Rows)
+	}
+	if !finite(result.Loss) {
+		return &DivergedError{Loss: result.Loss}
+	}
+	r.log.Info("dry run passed", "pairs", b.Rows, "tokens", b.Length, "loss", round(result.Loss))
+	r.hooks.Start(StartEvent{
+		RunID: r.tracked.ID(), Dir: r.outputDir,
+		Train: r.train.len(), Val: r.val.len(), Test: r.test.len(),
+		Epochs: t.Epochs, Steps: r.schedule.Total, DryRunLoss: result.Loss,
+	})
+	return nil
+}
+
+// trainAll trains epoch by epoch until all are done or patience is at an end.
+func (r *run) trainAll(ctx context.Context) error {
+	t := r.cfg.Train
+	s := &r.state
+	for s.Epoch = 1; s.Epoch <= t.Epochs; s.Epoch++ {
+		started := r.now()
+		if err := r.trainEpoch(ctx); err != nil {
+			return err
+		}
+		val, err := r.evaluate(ctx, r.session, PhaseVal, r.val)
+		if err != nil {
+			return err
+		}
+		scores := EpochScores{Epoch: s.Epoch, Train: s.Tally.scores(), Val: val.scores()}
+		s.History = append(s.History, scores)
+		s.Micro, s.Tally = 0, tally{}
+		better := s.BestEpoch == 0 || scores.Val.MacroF1 > s.best().Val.MacroF1
+
+		metrics := make(map[string]float64)
+		scores.Train.addTo(metrics, "train_", false)
+		scores.Val.addTo(metrics, "val_", false)
+		if err := r.tracked.LogMetrics(ctx, s.Epoch, metrics); err != nil {
+			return trackingError(fmt.Sprintf("log the metrics of epoch %d", s.Epoch), err)
+		}
+		r.hooks.Epoch(EpochEvent{EpochScores: scores, Epochs: t.Epochs, Best: better})
+		r.log.Info(fmt.Sprintf("epoch %d/%d", s.Epoch, t.Epochs),
+			"train_loss", round(scores.Train.Loss), "train_macro_f1", round(scores.Train.MacroF1),
+			"val_loss", round(scores.Val.Loss), "val_accuracy", round(scores.Val.Accuracy), "val_macro_f1", round(scores.Val.MacroF1),
+			"seconds", math.Round(r.now().Sub(started).Seconds()*10)/10)
+
+		if better {
+			s.BestEpoch = s.Epoch
+			if err := r.saveBest(ctx); err != nil {
+				return err
+			}
+		}
+		if t.EarlyStoppingPatience > 0 && s.Epoch-s.BestEpoch >= t.EarlyStoppingPatience && s.Epoch < t.Epochs {
+			r.stop = EarlyStopped
+			r.log.Info("stopping early", "epoch", s.Epoch, "best_epoch", s.BestEpoch, "patience", t.EarlyStoppingPatience)
+			return nil
+		}
+	}
+	s.Epoch = t.Epochs
+	return nil
+}
+
+// trainEpoch goes once through the training split. The last window of
+// accumulation may be incomplete; it still makes an update.
+func (r *run) trainEpoch(ctx context.Context) error {
+	t := r.cfg.Train
+	s := &r.state
+	batches := r.train.trainingBatches(t.BatchSize, t.Seed, s.Epoch)
+	// The engine does not see the end of ctx: a micro-batch once begun is
+	// finished, so that weights and state always belong together.
+	work := context.WithoutCancel(ctx)
+	pairs := 0
+	for _, rows := range batches[:s.Micro] {
+		pairs += len(rows)
+	}
+	for _, rows := range batches[s.Micro:] {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b := r.train.batch(rows)
+		result, err := r.session.Accumulate(work, b, s.Step, s.Micro%t.GradientAccumulationSteps)
+		if err != nil {
+			return r.stepError(err)
+		}
+		if !finite(result.Loss) {
+			return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: result.Loss, LearningRate: r.schedule.LR(s.Step)}
+		}
+		s.Tally.add(b, result)
+		s.Micro++
+		if s.Micro%t.GradientAccumulationSteps == 0 || s.Micro == len(batches) {
+			r.lastRate = r.schedule.LR(s.Step)
+			if r.lastNorm, err = r.session.Update(work, r.lastRate); err != nil {
+				return r.stepError(err)
+			}
+			if !finite(r.lastNorm) {
+				return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: result.Loss, GradNorm: r.lastNorm, LearningRate: r.lastRate}
+			}
+			s.Step++
+		}
+		pairs += len(rows)
+		r.hookStep(PhaseTrain, pairs, r.train.len(), result.Loss)
+	}
+	return nil
+}
+
+func (r *run) stepError(err error) error {
+	return fmt.Errorf("criteria: epoch %d, step %d: %w", r.state.Epoch, r.state.Step, err)
+}
+
+func (r *run) hookStep(phase Phase, pairs, total int, loss float64) {
+	r.hooks.Step(StepEvent{
+		Phase: phase, Epoch: r.state.Epoch, Epochs: r.cfg.Train.Epochs, Pairs: pairs, Total: total,
+		Step: r.state.Step, Steps: r.schedule.Total, Loss: loss, LearningRate: r.lastRate, GradNorm: r.lastNorm,
+		Time: r.now(),
+	})
+}
+
+// evaluate scores a split without dropout.
+func (r *run) evaluate(ctx context.Context, session Session, phase Phase, split *encodedSplit) (tally, error) {
+	var sum tally
+	pairs := 0
+	for _, rows := range split.evaluationBatches(r.cfg.Train.EvalBatchSize) {
+		if err := ctx.Err(); err != nil {
+			return tally{}, err
+		}
+		b := split.batch(rows)
+		result, err := session.Evaluate(context.WithoutCancel(ctx), b)
+		if err != nil {
+			return tally{}, fmt.Errorf("criteria: evaluate the %s split: %w", phase, err)
+		}
+		if !finite(result.Loss) {
+			return tally{}, &DivergedError{Epoch: r.state.Epoch, Step: r.state.Step, Loss: result.Loss, LearningRate: r.lastRate}
+		}
+		sum.add(b, result)
+		pairs += len(rows)
+		r.hookStep(phase, pairs, split.len(), result.Loss)
+	}
+	return sum, nil
+}
+
+// saveBest replaces best_model/ by the current model, in one piece.
+func (r *run) saveBest(ctx context.Context) error {
+	dir := filepath.Join(r.outputDir, bestModelDir)
+	err := atomicfile.ReplaceDir(dir, func(tmp string) error {
+		if err := r.session.SaveModel(context.WithoutCancel(ctx), tmp); err != nil {
+			return err
+		}
+		if err := r.tokenizer.SaveTo(tmp); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(tmp, configFile), r.cfg.YAML(), 0o644); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(tmp, "README.md"), r.card(), 0o644)
+	})
+	if err != nil {
+		return fmt.Errorf("criteria: save the best model to %s: %w", dir, err)
+	}
+	r.log.Info("new best model saved", "epoch", r.state.BestEpoch, "val_macro_f1", round(r.state.best().Val.MacroF1), "dir", dir)
+	r.hooks.Checkpoint(CheckpointEvent{Dir: dir, Epoch: r.state.BestEpoch})
+	return nil
+}
+
+// testBest tests what lies on the disk, not what is in memory: the scores are
+// those of the model that a user will load.
+func (r *run) testBest(ctx context.Context, closers *closers) error {
+	if err := r.closeSession(); err != nil { // the memory of gradients and optimizer is free now
+		return fmt.Errorf("criteria: close the training session: %w", err)
+	}
+	dir := filepath.Join(r.outputDir, bestModelDir)
+	session, err := r.engine.Open(ctx, ModelSpec{Dir: dir, Threads: r.cfg.Train.Threads})
+	if err != nil {
+		return fmt.Errorf("criteria: open the best model %s: %w", dir, err)
+	}
+	closers.add(session.Close)
+	if r.testTally, err = r.evaluate(ctx, session, PhaseTest, r.test); err != nil {
+		return err
+	}
+	scores := r.testTally.scores()
+	metrics := make(map[string]float64)
+	scores.addTo(metrics, "test_", true)
+	if err := r.tracked.LogMetrics(ctx, r.state.Epoch, metrics); err != nil {
+		return trackingError("log the test metrics", err)
+	}
+	r.log.Info("test", "loss", round(scores.Loss), "accuracy", round(scores.Accuracy), "macro_f1", round(scores.MacroF1),
+		"weighted_f1", round(scores.WeightedF1), "precision", round(scores.Precision), "recall", round(scores.Recall))
+	return nil
+}
+
+// report writes pictures and tables beside the model and stores all artifacts.
+func (r *run) report(ctx context.Context) error {
+	files := []struct {
+		name string
+		make func() ([]byte, error)
+	}{
+		{confusionFile, r.confusionPicture},
+		{reportFile, func() ([]byte, error) { return json.MarshalIndent(r.testTally.Confusion.Report(), "", "  ") }},
+		{curvesFile, r.curvesPicture},
+	}
+	for _, f := range files {
+		content, err := f.make()
+		if err != nil {
+			return fmt.Errorf("criteria: make %s: %w", f.name, err)
+		}
+		if err := atomicfile.WriteFile(filepath.Join(r.outputDir, f.name), content); err != nil {
+			return fmt.Errorf("criteria: write %s: %w", f.name, err)
+		}
+		if err := r.tracked.LogArtifact(ctx, f.name, bytes.NewReader(content)); err != nil {
+			return trackingError("store "+f.name, err)
+		}
+	}
+	dir := filepath.Join(r.outputDir, bestModelDir)
+	// Only now are the test scores known, which belong on the model card.
+	if err := atomicfile.WriteFile(filepath.Join(dir, "README.md"), r.card()); err != nil {
+		return fmt.Errorf("criteria: write the model card: %w", err)
+	}
+	if err := r.tracked.LogArtifacts(ctx, dir, modelArtifact); err != nil {
+		return trackingError("store the model", err)
+	}
+	return nil
+}
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
+// round keeps four decimals, for the log.
+func round(x float64) float64 { return math.Round(x*1e4) / 1e4 }
+
+// closers closes in reverse order what was opened.
+type closers []func() error
+
+func (c *closers) add(f func() error) { *c = append(*c, f) }
+
+func (c *closers) close() error {
+	var errs []error
+	for i := len(*c) - 1; i >= 0; i-- {
+		errs = append(errs, (*c)[i]())
+	}
+	*c = nil
+	return errors.Join(errs...)
+}
