@@ -133,10 +133,10 @@ OrtStatus *ortx_create_env(int threads, int spin, void **env) {
   if (!s) s = ORTX_CALL(SetGlobalIntraOpNumThreads, OrtStatus *, (void *, int), (options, threads));
   if (!s) s = ORTX_CALL(SetGlobalInterOpNumThreads, OrtStatus *, (void *, int), (options, 1));
   if (!s) s = ORTX_CALL(SetGlobalSpinControl, OrtStatus *, (void *, int), (options, spin));
-  enum { log_errors = 3 };
+  enum { log_fatal_errors = 4 };
   if (!s)
     s = ORTX_CALL(CreateEnvWithGlobalThreadPools, OrtStatus *, (int, const char *, void *, void **),
-                  (log_errors, "criteria", options, env));
+                  (log_fatal_errors, "criteria", options, env));
   ORTX_CALL(ReleaseThreadingOptions, void, (void *), (options));
   return s;
 }

@@ -18,13 +18,14 @@ const EnvLibrary = "CRITERIA_ORT_LIB"
 // MinVersion is the oldest ONNX Runtime that this package works with.
 const MinVersion = "1.24"
 
-// RuntimeError reports that ONNX Runtime could not be found or used. Its
+// RuntimeError reports that ONNX Runtime, or the BLAS, could not be found or used. Its
 // message says where it was looked for and what to do.
 type RuntimeError struct {
 	Library string   // path of the library in question; empty if none was found
 	Want    string   // what was needed
 	Got     string   // what was there instead
 	Tried   []string // places looked at, in order
+	Remedy  string   // what to do; empty: what helps with ONNX Runtime itself
 	Err     error    // the cause, if there is one
 }
 
@@ -44,8 +45,11 @@ func (e *RuntimeError) Error() string {
 	if len(e.Tried) > 0 {
 		fmt.Fprintf(&b, " (looked at: %s)", strings.Join(e.Tried, "; "))
 	}
-	fmt.Fprintf(&b, "; run `make deps`, or set %s to the path of libonnxruntime %s or newer", EnvLibrary, MinVersion)
-	return b.String()
+	remedy := e.Remedy
+	if remedy == "" {
+		remedy = fmt.Sprintf("run `make deps`, or set %s to the path of libonnxruntime %s or newer", EnvLibrary, MinVersion)
+	}
+	return b.String() + "; " + remedy
 }
 
 func (e *RuntimeError) Unwrap() error { return e.Err }
@@ -73,8 +77,11 @@ type searchSpec struct {
 	what     string
 	explicit string
 	env      string
-	prefixes []string                          // file names without suffix, the preferred one first
-	loader   func(name string) (string, error) // asks the system's loader
+	prefixes []string // file names without suffix, the preferred one first
+	remedy   string   // see RuntimeError
+
+	// loader asks the system's loader for a name and returns the path.
+	loader func(name string) (string, error)
 }
 
 func find(s searchSpec) (path string, tried []string, err error) {
@@ -91,7 +98,7 @@ func find(s searchSpec) (path string, tried []string, err error) {
 		tried = append(tried, fmt.Sprintf("%s (%s)", order.value, order.source))
 		path, err := s.inPath(order.value)
 		if err != nil {
-			return "", tried, &RuntimeError{Library: order.value, Want: s.what, Got: "nothing usable", Tried: tried, Err: err}
+			return "", tried, &RuntimeError{Library: order.value, Want: s.what, Got: "nothing usable", Tried: tried, Remedy: s.remedy, Err: err}
 		}
 		return path, tried, nil
 	}
@@ -110,7 +117,7 @@ func find(s searchSpec) (path string, tried []string, err error) {
 			}
 		}
 	}
-	return "", tried, &RuntimeError{Want: s.what, Got: "nothing", Tried: tried}
+	return "", tried, &RuntimeError{Want: s.what, Got: "nothing", Tried: tried, Remedy: s.remedy}
 }
 
 // loaderNames lists the names under which a system installs a library.

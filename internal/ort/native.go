@@ -1,10 +1,11 @@
 package ort
 
 /*
-#cgo CFLAGS: -O2 -std=c11 -Wall -Wextra
-#cgo linux LDFLAGS: -ldl -lm
+#cgo CFLAGS: -O3 -std=c11 -Wall -Wextra
+#cgo linux LDFLAGS: -ldl
 #include <stdlib.h>
 #include "api.h"
+#include "ops.h"
 */
 import "C"
 
@@ -130,6 +131,22 @@ func rawPointer(object any, path ...string) unsafe.Pointer {
 		v = v.FieldByName(field)
 	}
 	return v.UnsafePointer()
+}
+
+// registerOperators lets the session to be made use the domain "criteria". The
+// caller holds the environment's lock.
+func registerOperators(options unsafe.Pointer) error {
+	return check(C.ops_register(options), "registering the operators of domain %q", Domain)
+}
+
+// loadBLAS makes the library at path the one that products go to.
+func loadBLAS(path string, cores int) error {
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	if message := C.ops_load_blas(name, C.int(cores)); message != nil {
+		return errors.New(C.GoString(message))
+	}
+	return nil
 }
 
 func shareThreads(options unsafe.Pointer) error {

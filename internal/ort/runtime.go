@@ -16,6 +16,7 @@ import (
 // Options says which libraries [Acquire] uses.
 type Options struct {
 	Library string // ONNX Runtime, a file or folder; empty: see FindLibrary
+	BLAS    string // BLAS for matrix products, a file or folder, or NoBLAS; empty: see FindBLAS
 }
 
 // RuntimeInfo describes the runtime in use.
@@ -26,6 +27,8 @@ type RuntimeInfo struct {
 	Tried     []string // places where the library was looked for, in order
 	Borrowed  bool     // whether the host program initialised it
 	Threads   int      // size of the pool that sessions share; 0 if each has its own
+	BLAS      string   // path or name of the BLAS for matrix products; empty if they are ONNX Runtime's
+	BLASTried []string // places where the BLAS was looked for, in order
 }
 
 // Runtime is one reference to the process-wide environment of ONNX Runtime.
@@ -46,6 +49,9 @@ var environment struct {
 	pool     unsafe.Pointer // our reference to the environment with the shared pool, nil if borrowed
 	arena    bool           // whether we registered the shared arena
 	borrowed bool
+
+	blas      string // stays loaded, too
+	blasTried []string
 }
 
 // DefaultThreads returns the number of physical cores that the process may use.
@@ -68,7 +74,8 @@ func DefaultThreads() int {
 // borrowed environment each session has its own threads.)
 //
 // A library that is missing, or older than [MinVersion], or another one than
-// the process already uses, is a [*RuntimeError].
+// the process already uses, is a [*RuntimeError]. A BLAS that was not asked for
+// may be missing.
 func Acquire(opts Options) (*Runtime, error) {
 	environment.Lock()
 	defer environment.Unlock()
@@ -79,8 +86,16 @@ func Acquire(opts Options) (*Runtime, error) {
 	} else if err := sameLibrary(opts.Library, environment.info.Library); err != nil {
 		return nil, err
 	}
+	info := environment.info
+	var err error
+	if info.BLAS, info.BLASTried, err = openBLAS(opts.BLAS); err != nil {
+		if environment.refs == 0 {
+			err = errors.Join(err, closeEnvironment())
+		}
+		return nil, err
+	}
 	environment.refs++
-	return &Runtime{info: environment.info}, nil
+	return &Runtime{info: info}, nil
 }
 
 // sameLibrary checks that an explicit library is the one in use.
@@ -196,6 +211,10 @@ func dropReference() error {
 	if environment.refs > 0 {
 		return nil
 	}
+	return closeEnvironment()
+}
+
+func closeEnvironment() error {
 	if environment.borrowed {
 		if !environment.arena {
 			return nil
@@ -223,6 +242,7 @@ func (r *Runtime) Info() RuntimeInfo {
 	info := r.info
 	info.Providers = slices.Clone(info.Providers)
 	info.Tried = slices.Clone(info.Tried)
+	info.BLASTried = slices.Clone(info.BLASTried)
 	return info
 }
 
@@ -237,6 +257,3 @@ func (r *Runtime) Close() error {
 	r.closed = true
 	return dropReference()
 }
-
-// errClosed is returned by whatever was closed before.
-var errClosed = errors.New("ort: already closed")

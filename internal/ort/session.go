@@ -119,7 +119,8 @@ func (r *Runtime) sessionOptions(opts SessionOptions) (_ *binding.SessionOptions
 	raw := rawPointer(o, "o")
 	steps := []func() error{
 		func() error { return o.SetGraphOptimizationLevel(level) },
-		func() error { return o.SetLogSeverityLevel(binding.LoggingLevelError) },
+		// What goes wrong is returned; it need not be printed as well.
+		func() error { return o.SetLogSeverityLevel(binding.LoggingLevelFatal) },
 		func() error { return o.SetExecutionMode(binding.ExecutionModeSequential) },
 		// With the arena shared and memory patterns off, the memory of many
 		// sessions is about that of the largest; each of the two alone does not
@@ -127,6 +128,7 @@ func (r *Runtime) sessionOptions(opts SessionOptions) (_ *binding.SessionOptions
 		func() error { return o.AddSessionConfigEntry("session.use_env_allocators", "1") },
 		func() error { return o.SetMemPattern(false) },
 		func() error { return setDeterministic(raw, !opts.Nondeterministic) },
+		func() error { return addOperators(raw) },
 		func() error { return r.setThreads(o, raw, opts.Threads) },
 	}
 	if opts.Profile != "" {

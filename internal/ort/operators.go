@@ -1,0 +1,133 @@
+package ort
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"unsafe"
+
+	"github.com/shirou/gopsutil/v4/cpu"
+)
+
+// Domain is the operator domain of the fused kernels that this package adds to
+// ONNX Runtime's CPU provider. All take and yield float32, and all give the same
+// bits on any number of threads.
+//
+//	GeluGrad(dy, x) → dx                    exact (erf) GELU
+//	DropoutMask(x, mask bool; scale) → y    mask ? x·scale : 0
+//	SoftmaxGrad(dy, y) → dx                 along the last dimension; y is softmax's output
+//	LayerNormGrad(dy, x, w, mean, invStd) → dx, dw, db
+//	                                        mean, invStd: as LayerNormalization yields them
+//	Skew(x [.., L, 2L]) → y [.., L, L]      y[i, j] = x[i, j-i+L-1]
+//	Unskew(dy [.., L, L]) → dx [.., L, 2L]  its gradient
+//	Gemm(A, B[, C]; transA, transB) → Y     op(A)·op(B) + C; C is [N] or [M, N]; needs a BLAS.
+//	                                        If Y is bound to C's memory, the product is added there.
+const Domain = "criteria"
+
+var fusedOperators = []string{"DropoutMask", "GeluGrad", "LayerNormGrad", "Skew", "SoftmaxGrad", "Unskew"}
+
+// Operators returns the names of the operators of domain [Domain] that models
+// may use, sorted. Gemm is among them if a BLAS was found.
+func (r *Runtime) Operators() []string {
+	out := slices.Clone(fusedOperators)
+	if r.info.BLAS != "" {
+		out = append(out, "Gemm")
+	}
+	slices.Sort(out)
+	return out
+}
+
+// HasOperator reports whether models may use the operator of domain [Domain]
+// with this name.
+func (r *Runtime) HasOperator(name string) bool { return slices.Contains(r.Operators(), name) }
+
+// addOperators lets the session to be made use the operators.
+func addOperators(options unsafe.Pointer) error {
+	environment.Lock()
+	defer environment.Unlock()
+	return registerOperators(options)
+}
+
+// EnvBLAS names the environment variable that holds the path of the BLAS, or of
+// a folder that contains it, or [NoBLAS].
+const EnvBLAS = "CRITERIA_BLAS_LIB"
+
+// NoBLAS, as [Options].BLAS or in the variable [EnvBLAS], leaves matrix products
+// to ONNX Runtime.
+const NoBLAS = "none"
+
+// FindBLAS returns the path of the BLAS, or the name by which the system's
+// loader finds it. It is looked for as [FindLibrary] looks for ONNX Runtime;
+// without an order only OpenBLAS is. Intel's MKL is used if it is named
+// (libmkl_rt.so). The error is a [*RuntimeError].
+func FindBLAS(explicit string) (path string, tried []string, err error) {
+	return find(searchSpec{
+		what:     "a BLAS with cblas_sgemm",
+		explicit: explicit,
+		env:      EnvBLAS,
+		prefixes: []string{"libscipy_openblas", "libopenblas"},
+		remedy:   fmt.Sprintf("run `make deps`, or set %s to the path of OpenBLAS or MKL, or to %q", EnvBLAS, NoBLAS),
+		loader: func(name string) (string, error) {
+			if err := loadBLAS(name, machineCores()); err != nil {
+				return "", err
+			}
+			return name, nil
+		},
+	})
+}
+
+// openBLAS finds and loads the BLAS, once per process. It returns an empty path
+// if there is none, which is an error only if one was asked for. The caller
+// holds the environment's lock.
+func openBLAS(explicit string) (path string, tried []string, err error) {
+	ordered := explicit
+	if ordered == "" {
+		ordered = os.Getenv(EnvBLAS)
+	}
+	if ordered == NoBLAS {
+		return "", []string{NoBLAS}, nil
+	}
+	if environment.blas != "" && ordered == "" {
+		return environment.blas, environment.blasTried, nil
+	}
+	path, tried, err = FindBLAS(explicit)
+	if err != nil {
+		if ordered == "" {
+			return "", tried, nil
+		}
+		return "", tried, err
+	}
+	if environment.blas == path {
+		return path, tried, nil
+	}
+	if environment.blas != "" {
+		return "", tried, &RuntimeError{Library: path, Want: "the BLAS that this process already uses, " + environment.blas, Got: "another one", Tried: tried}
+	}
+	if err := loadBLAS(path, machineCores()); err != nil {
+		if ordered == "" {
+			return "", append(tried, err.Error()), nil
+		}
+		return "", tried, &RuntimeError{Library: path, Want: "a BLAS with cblas_sgemm", Got: "a file that cannot be used", Tried: tried,
+			Remedy: "set " + EnvBLAS + " to OpenBLAS or MKL, or to \"" + NoBLAS + "\"", Err: err}
+	}
+	environment.blas, environment.blasTried = path, tried
+	return path, tried, nil
+}
+
+// machineCores returns the number of physical cores of the machine, whatever
+// part of it the process may use: blocks of matrix products are cut by it, and
+// with them the bits of the result.
+func machineCores() int {
+	cores, err := cpu.Counts(false)
+	if err != nil || cores < 1 {
+		cores, err = cpu.Counts(true)
+	}
+	if err != nil || cores < 1 {
+		return 1
+	}
+	return cores
+}
+
+// errClosed is returned by whatever was closed before.
+var errClosed = errors.New("ort: already closed")

@@ -1,0 +1,228 @@
+#include "ops.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+static ops_operator *const operators[] = {&ops_gelu_grad, &ops_dropout_mask,    &ops_softmax_grad, &ops_skew,
+                                          &ops_unskew,    &ops_layer_norm_grad, &ops_gemm};
+enum { OPERATORS = sizeof operators / sizeof *operators };
+
+// --- helpers --------------------------------------------------------------------
+
+OrtStatus *ops_fail(const char *message) {
+  enum { invalid_argument = 2 };
+  return ORTX_CALL(CreateStatus, OrtStatus *, (int, const char *), (invalid_argument, message));
+}
+
+size_t ops_elements(const ops_shape *s) {
+  size_t n = 1;
+  for (size_t i = 0; i < s->rank; i++) n *= (size_t)s->dims[i];
+  return n;
+}
+
+int ops_same_shape(const ops_shape *a, const ops_shape *b) {
+  return a->rank == b->rank && memcmp(a->dims, b->dims, a->rank * sizeof *a->dims) == 0;
+}
+
+static OrtStatus *read_shape(const void *info, ops_shape *shape) {
+  TRY(ORTX_CALL(GetDimensionsCount, OrtStatus *, (const void *, size_t *), (info, &shape->rank)));
+  if (shape->rank > OPS_MAX_RANK) return ops_fail("criteria: more than 8 dimensions");
+  return ORTX_CALL(GetDimensions, OrtStatus *, (const void *, int64_t *, size_t), (info, shape->dims, shape->rank));
+}
+
+OrtStatus *ops_input(void *context, size_t i, const void **data, ops_shape *shape) {
+  const void *value = NULL;
+  *data = NULL;
+  shape->rank = 0;
+  size_t count;
+  TRY(ORTX_CALL(KernelContext_GetInputCount, OrtStatus *, (void *, size_t *), (context, &count)));
+  if (i >= count) return NULL;
+  TRY(ORTX_CALL(KernelContext_GetInput, OrtStatus *, (void *, size_t, const void **), (context, i, &value)));
+  if (!value) return NULL;
+  TRY(ORTX_CALL(GetTensorMutableData, OrtStatus *, (const void *, const void **), (value, data)));
+  void *info;
+  TRY(ORTX_CALL(GetTensorTypeAndShape, OrtStatus *, (const void *, void **), (value, &info)));
+  OrtStatus *s = read_shape(info, shape);
+  ORTX_CALL(ReleaseTensorTypeAndShapeInfo, void, (void *), (info));
+  return s;
+}
+
+OrtStatus *ops_output(void *context, size_t i, const ops_shape *shape, float **data) {
+  void *value;
+  TRY(ORTX_CALL(KernelContext_GetOutput, OrtStatus *, (void *, size_t, const int64_t *, size_t, void **),
+                (context, i, shape->dims, shape->rank, &value)));
+  return ORTX_CALL(GetTensorMutableData, OrtStatus *, (void *, float **), (value, data));
+}
+
+OrtStatus *ops_parallel(void *context, void (*task)(void *, size_t), size_t count, void *arg) {
+  if (count == 1) {
+    task(arg, 0);
+    return NULL;
+  }
+  enum { batches_by_count = 0 };
+  return ORTX_CALL(KernelContext_ParallelFor, OrtStatus *, (void *, void (*)(void *, size_t), size_t, size_t, void *),
+                   (context, task, count, batches_by_count, arg));
+}
+
+OrtStatus *ops_float_attribute(const void *info, const char *name, float *value) {
+  return ORTX_CALL(KernelInfoGetAttribute_float, OrtStatus *, (const void *, const char *, float *), (info, name, value));
+}
+
+OrtStatus *ops_int_attribute(const void *info, const char *name, int64_t *value) {
+  return ORTX_CALL(KernelInfoGetAttribute_int64, OrtStatus *, (const void *, const char *, int64_t *),
+                   (info, name, value));
+}
+
+// --- what ONNX Runtime asks an operator -------------------------------------------
+
+typedef struct {
+  const ops_operator *op;
+  ops_attributes attributes;
+} kernel;
+
+static const ops_operator *of(const ops_custom_op *op) { return (const ops_operator *)op; }
+
+static const char *get_name(const ops_custom_op *op) { return of(op)->name; }
+static const char *get_provider(const ops_custom_op *op) {
+  (void)op;
+  return "CPUExecutionProvider";
+}
+static size_t input_count(const ops_custom_op *op) { return strlen(of(op)->inputs); }
+static int input_type(const ops_custom_op *op, size_t i) { return of(op)->inputs[i] == 'b' ? OPS_BOOL : OPS_FLOAT; }
+static int input_characteristic(const ops_custom_op *op, size_t i) { return of(op)->inputs[i] == 'F'; } // 1: optional
+static size_t output_count(const ops_custom_op *op) { return of(op)->outputs; }
+static int output_type(const ops_custom_op *op, size_t i) {
+  (void)op, (void)i;
+  return OPS_FLOAT;
+}
+static int zero_of(const ops_custom_op *op, size_t i) { // output characteristic: required; input memory: default
+  (void)op, (void)i;
+  return 0;
+}
+static int one(const ops_custom_op *op) {
+  (void)op;
+  return 1;
+}
+static int every_version(const ops_custom_op *op) {
+  (void)op;
+  return INT_MAX;
+}
+
+static OrtStatus *create_kernel(const ops_custom_op *op, const void *api, const void *info, void **out) {
+  (void)api;
+  kernel *k = calloc(1, sizeof *k);
+  if (!k) return ops_fail("criteria: out of memory");
+  k->op = of(op);
+  OrtStatus *s = k->op->create ? k->op->create(info, &k->attributes) : NULL;
+  if (s) {
+    free(k);
+    return s;
+  }
+  *out = k;
+  return NULL;
+}
+
+static void destroy_kernel(void *k) { free(k); }
+
+static OrtStatus *compute(void *k, void *context) {
+  const kernel *self = k;
+  return self->op->run(&self->attributes, context);
+}
+
+// Attributes are not there yet when shapes are inferred; the ones that matter
+// are read one by one.
+static OrtStatus *inferred_int(void *context, const char *name, int64_t *value) {
+  const void *attribute = NULL;
+  enum { read_int = 1 };
+  size_t size;
+  TRY(ORTX_CALL(ShapeInferContext_GetAttribute, OrtStatus *, (void *, const char *, const void **),
+                (context, name, &attribute)));
+  return ORTX_CALL(ReadOpAttr, OrtStatus *, (const void *, int, void *, size_t, size_t *),
+                   (attribute, read_int, value, sizeof *value, &size));
+}
+
+// Every operator must infer its shapes: an output of unknown shape is given rank
+// 0 by the next one that says "as my input", and the session is refused.
+static OrtStatus *infer(const ops_custom_op *op, void *context) {
+  const ops_operator *self = of(op);
+  ops_attributes attributes = {0};
+  if (self == &ops_gemm) {
+    TRY(inferred_int(context, "transA", &attributes.trans_a));
+    TRY(inferred_int(context, "transB", &attributes.trans_b));
+  }
+  ops_shape in[8], out[4];
+  size_t count;
+  TRY(ORTX_CALL(ShapeInferContext_GetInputCount, OrtStatus *, (void *, size_t *), (context, &count)));
+  for (size_t i = 0; i < count && i < 8; i++) {
+    void *info; // belongs to the context
+    TRY(ORTX_CALL(ShapeInferContext_GetInputTypeShape, OrtStatus *, (void *, size_t, void **), (context, i, &info)));
+    TRY(read_shape(info, &in[i]));
+  }
+  TRY(self->shapes(&attributes, in, count, out));
+  for (size_t i = 0; i < self->outputs; i++) {
+    void *info;
+    TRY(ORTX_CALL(CreateTensorTypeAndShapeInfo, OrtStatus *, (void **), (&info)));
+    OrtStatus *s = ORTX_CALL(SetTensorElementType, OrtStatus *, (void *, int), (info, OPS_FLOAT));
+    if (!s) s = ORTX_CALL(SetDimensions, OrtStatus *, (void *, const int64_t *, size_t), (info, out[i].dims, out[i].rank));
+    if (!s)
+      s = ORTX_CALL(ShapeInferContext_SetOutputTypeShape, OrtStatus *, (void *, size_t, void *), (context, i, info));
+    ORTX_CALL(ReleaseTensorTypeAndShapeInfo, void, (void *), (info));
+    TRY(s);
+  }
+  return NULL;
+}
+
+static size_t first_in_place(int **inputs, int **outputs) {
+  static int zero[1];
+  *inputs = *outputs = zero;
+  return 1;
+}
+
+static void release_nothing(int *inputs, int *outputs) { (void)inputs, (void)outputs; }
+
+static void fill(ops_operator *op) {
+  op->base = (ops_custom_op){
+      .version = ORTX_API_VERSION,
+      .name = get_name,
+      .provider = get_provider,
+      .input_type = input_type,
+      .input_count = input_count,
+      .output_type = output_type,
+      .output_count = output_count,
+      .destroy_kernel = destroy_kernel,
+      .input_characteristic = input_characteristic,
+      .output_characteristic = zero_of,
+      .input_memory = zero_of,
+      .variadic_input_arity = one,
+      .variadic_input_homogeneous = one,
+      .variadic_output_arity = one,
+      .variadic_output_homogeneous = one,
+      .create_kernel_v2 = create_kernel,
+      .compute_v2 = compute,
+      .infer = infer,
+      .start_version = one,
+      .end_version = every_version,
+  };
+  if (op->in_place) {
+    op->base.may_inplace = first_in_place;
+    op->base.release_may_inplace = release_nothing;
+  }
+}
+
+// The domain must outlive every session; it is made once per loaded library and
+// kept. Callers hold a lock.
+OrtStatus *ops_register(void *session_options) {
+  static void *domain, **made_with;
+  if (!domain || made_with != ortx_table) {
+    void *fresh;
+    TRY(ORTX_CALL(CreateCustomOpDomain, OrtStatus *, (const char *, void **), ("criteria", &fresh)));
+    for (size_t i = 0; i < OPERATORS; i++) {
+      fill(operators[i]);
+      TRY(ORTX_CALL(CustomOpDomain_Add, OrtStatus *, (void *, const void *), (fresh, operators[i])));
+    }
+    domain = fresh;
+    made_with = ortx_table;
+  }
+  return ORTX_CALL(AddCustomOpDomain, OrtStatus *, (void *, void *), (session_options, domain));
+}

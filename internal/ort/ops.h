@@ -1,0 +1,110 @@
+// The operators of domain "criteria" for ONNX Runtime's CPU provider: what they
+// share. Each op_*.c file implements a few of them; ops.c registers them all.
+
+#ifndef CRITERIA_ORT_OPS_H
+#define CRITERIA_ORT_OPS_H
+
+#include "api.h"
+
+enum { OPS_FLOAT = 1, OPS_BOOL = 9 }; // ONNX's element types
+
+// TRY returns from the calling function if a step fails.
+#define TRY(step)                     \
+  do {                                \
+    OrtStatus *try_status = (step);   \
+    if (try_status) return try_status; \
+  } while (0)
+
+// The attributes that an operator may have; each uses the ones it declares.
+typedef struct {
+  int64_t trans_a, trans_b;
+  float scale;
+} ops_attributes;
+
+enum { OPS_MAX_RANK = 8 };
+
+typedef struct {
+  size_t rank;
+  int64_t dims[OPS_MAX_RANK];
+} ops_shape;
+
+// struct OrtCustomOp as it is since version 1.17 of ONNX Runtime.
+typedef struct ops_custom_op {
+  uint32_t version;
+  void *(*create_kernel)(const struct ops_custom_op *, const void *api, const void *info); // superseded
+  const char *(*name)(const struct ops_custom_op *);
+  const char *(*provider)(const struct ops_custom_op *);
+  int (*input_type)(const struct ops_custom_op *, size_t);
+  size_t (*input_count)(const struct ops_custom_op *);
+  int (*output_type)(const struct ops_custom_op *, size_t);
+  size_t (*output_count)(const struct ops_custom_op *);
+  void (*compute)(void *, void *); // superseded
+  void (*destroy_kernel)(void *);
+  int (*input_characteristic)(const struct ops_custom_op *, size_t);
+  int (*output_characteristic)(const struct ops_custom_op *, size_t);
+  int (*input_memory)(const struct ops_custom_op *, size_t);
+  int (*variadic_input_arity)(const struct ops_custom_op *);
+  int (*variadic_input_homogeneous)(const struct ops_custom_op *);
+  int (*variadic_output_arity)(const struct ops_custom_op *);
+  int (*variadic_output_homogeneous)(const struct ops_custom_op *);
+  OrtStatus *(*create_kernel_v2)(const struct ops_custom_op *, const void *api, const void *info, void **kernel);
+  OrtStatus *(*compute_v2)(void *kernel, void *context);
+  OrtStatus *(*infer)(const struct ops_custom_op *, void *context);
+  int (*start_version)(const struct ops_custom_op *);
+  int (*end_version)(const struct ops_custom_op *);
+  size_t (*may_inplace)(int **inputs, int **outputs);
+  void (*release_may_inplace)(int *, int *);
+  size_t (*alias_map)(int **inputs, int **outputs);
+  void (*release_alias_map)(int *, int *);
+} ops_custom_op;
+
+// One of our operators.
+typedef struct ops_operator {
+  ops_custom_op base; // filled by ops.c; must be first
+  const char *name;
+  const char *inputs; // a letter per input: f float, b bool, F float that may be missing
+  size_t outputs;     // all float
+  int in_place;       // the first output may take the first input's memory
+  OrtStatus *(*create)(const void *info, ops_attributes *);
+  OrtStatus *(*run)(const ops_attributes *, void *context);
+  OrtStatus *(*shapes)(const ops_attributes *, const ops_shape *in, size_t inputs, ops_shape *out);
+} ops_operator;
+
+extern ops_operator ops_gelu_grad, ops_dropout_mask, ops_softmax_grad, ops_skew, ops_unskew, ops_layer_norm_grad,
+    ops_gemm;
+
+// Adds the domain with all operators to the options of a session to be made.
+OrtStatus *ops_register(void *session_options);
+
+// --- for the implementations --------------------------------------------------
+
+OrtStatus *ops_fail(const char *message);
+size_t ops_elements(const ops_shape *s);
+int ops_same_shape(const ops_shape *a, const ops_shape *b);
+
+// An input's data and shape; data is NULL for one that is missing.
+OrtStatus *ops_input(void *context, size_t i, const void **data, ops_shape *shape);
+OrtStatus *ops_output(void *context, size_t i, const ops_shape *shape, float **data);
+
+// Calls task(arg, 0 … count-1) on the session's threads. The cut into tasks must
+// depend on shapes alone: then no result depends on the number of threads.
+OrtStatus *ops_parallel(void *context, void (*task)(void *arg, size_t i), size_t count, void *arg);
+
+OrtStatus *ops_float_attribute(const void *info, const char *name, float *value);
+OrtStatus *ops_int_attribute(const void *info, const char *name, int64_t *value);
+
+// Elements that one task works on where the work per element is small: enough
+// to be worth a switch of threads, few enough to stay in a core's cache.
+enum { OPS_GRAIN = 16384 };
+
+static inline size_t ops_tasks(size_t n, size_t grain) { return (n + grain - 1) / grain; }
+static inline size_t ops_min(size_t a, size_t b) { return a < b ? a : b; }
+
+// --- BLAS -----------------------------------------------------------------------
+
+// Loads the library at path and finds cblas_sgemm in it; the library is set to
+// work on the calling thread only. Returns NULL or a message. cores, the number
+// of the machine's cores, decides how finely products are cut.
+const char *ops_load_blas(const char *path, int cores);
+
+#endif
