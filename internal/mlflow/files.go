@@ -654,8 +654,34 @@ func (s *fileStore) MetricHistory(_ context.Context, runID, key string) ([]Metri
 }
 
 func (s *fileStore) SearchRuns(ctx context.Context, experimentID string, tag Tag) ([]Run, error) {
-	if !idForm.MatchString(experimentID) || ValidKey(tag.Key) != nil {
-		return nil, invalid("search runs", fmt.Sprintf("experiment %q, tag %q", experimentID, tag.Key))
+	if ValidKey(tag.Key) != nil {
+		return nil, invalid("search runs", fmt.Sprintf("tag %q", tag.Key))
+	}
+	return s.runsWhere(ctx, experimentID, func(meta runMeta) bool {
+		value, err := s.readFile(experimentID+"/"+meta.RunID+"/tags/"+tag.Key, maxMeta)
+		return err == nil && string(value) == tag.Value
+	})
+}
+
+func (s *fileStore) FindRun(ctx context.Context, spec RunSpec) (Run, error) {
+	spec, err := spec.prepare()
+	if err != nil {
+		return Run{}, err
+	}
+	runs, err := s.runsWhere(ctx, spec.ExperimentID, func(meta runMeta) bool { return meta.StartTime == millis(spec.Start) })
+	if err != nil {
+		return Run{}, err
+	}
+	if i := slices.IndexFunc(runs, spec.made); i >= 0 {
+		return runs[i], nil
+	}
+	return Run{}, noSuchRun(spec)
+}
+
+// runsWhere returns the active runs that fit, oldest first.
+func (s *fileStore) runsWhere(ctx context.Context, experimentID string, fits func(runMeta) bool) ([]Run, error) {
+	if !idForm.MatchString(experimentID) {
+		return nil, invalid("search runs", fmt.Sprintf("%q is no experiment ID", experimentID))
 	}
 	ids, err := s.folders(experimentID)
 	if err != nil {
@@ -663,15 +689,11 @@ func (s *fileStore) SearchRuns(ctx context.Context, experimentID string, tag Tag
 	}
 	var out []Run
 	for _, id := range ids {
-		value, err := s.readFile(experimentID+"/"+id+"/tags/"+tag.Key, maxMeta)
-		if err != nil || string(value) != tag.Value {
-			continue // not tagged, or no run (datasets)
+		var meta runMeta
+		if err := s.readYAML(experimentID+"/"+id+"/"+metaFile, &meta); err != nil {
+			return nil, fmt.Errorf("mlflow: search runs: %w", err)
 		}
-		_, meta, err := s.find("search runs", id)
-		if err != nil {
-			return nil, err
-		}
-		if meta.LifecycleStage == "deleted" {
+		if meta.RunID != id || meta.LifecycleStage == "deleted" || !fits(meta) {
 			continue
 		}
 		run, err := s.Run(ctx, id)

@@ -36,6 +36,10 @@ type Store interface {
 	EnsureExperiment(ctx context.Context, name string) (id string, err error)
 	// CreateRun starts a run, in status RUNNING.
 	CreateRun(ctx context.Context, spec RunSpec) (Run, error)
+	// FindRun returns the running run that CreateRun made of spec, for when
+	// its answer was lost; ErrNotFound if there is none. What identifies the
+	// run is its start time together with name, user and tags.
+	FindRun(ctx context.Context, spec RunSpec) (Run, error)
 	// LogBatch records any number of points, parameters and tags. It cuts the
 	// batch into requests that MLflow accepts, and long values as MLflow does.
 	// A parameter that has another value already is an error.
@@ -99,6 +103,19 @@ type RunSpec struct {
 	User         string    `json:"user"`
 	Start        time.Time `json:"start"`
 	Tags         []Tag     `json:"tags,omitempty"`
+}
+
+// made reports whether run looks like what CreateRun makes of spec.
+func (s RunSpec) made(run Run) bool {
+	same := run.ExperimentID == s.ExperimentID && run.Name == s.Name && run.User == s.User && run.Status == Running && run.Start.UnixMilli() == millis(s.Start)
+	for _, t := range s.Tags {
+		same = same && run.Tags[t.Key] == t.Value
+	}
+	return same
+}
+
+func noSuchRun(spec RunSpec) error {
+	return &APIError{Op: "find run", Code: codeNotFound, Message: fmt.Sprintf("no run %q started at %s", spec.Name, spec.Start)}
 }
 
 // Run is a run as the store knows it.
@@ -226,7 +243,7 @@ type Options struct {
 	// ArtifactRoot is where an SQLite store keeps the artifacts of experiments
 	// that it creates; default ./mlruns, as MLflow.
 	ArtifactRoot string
-	// MaxRetries bounds how often a server is asked again; 0 means
+	// MaxRetries lowers how often a server is asked again; 0 means
 	// MLFLOW_HTTP_REQUEST_MAX_RETRIES or 7, less than 0 never.
 	MaxRetries int
 	// Logger receives hints for the user; default: none.
@@ -269,7 +286,7 @@ func Open(ctx context.Context, uri string, opts Options) (Store, error) {
 		return openFiles(dir, true, opts)
 	}
 	return nil, fmt.Errorf("mlflow: tracking URI %q: scheme %q is not supported (use sqlite:///mlflow.db, http://HOST:PORT or a folder; "+
-		"for another database start `mlflow server --backend-store-uri …` and give its address)", redact(uri), scheme)
+		"for another database start `mlflow server --backend-store-uri …` and give its address)", RedactURI(uri), scheme)
 }
 
 func looksLikeDatabase(path string) bool {
@@ -302,8 +319,8 @@ func pathOfFileURI(uri string) (string, error) {
 	return filepath.FromSlash(p), nil
 }
 
-// redact removes a password from a URI that is going to be shown.
-func redact(uri string) string {
+// RedactURI removes a password from a URI that is going to be shown.
+func RedactURI(uri string) string {
 	scheme, rest, ok := strings.Cut(uri, "://")
 	if !ok {
 		return uri

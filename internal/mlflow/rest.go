@@ -35,7 +35,7 @@ type restStore struct {
 func openREST(ctx context.Context, uri string, opts Options) (Store, error) {
 	u, err := url.Parse(uri)
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("mlflow: tracking URI %q is not of the form http://HOST:PORT", redact(uri))
+		return nil, fmt.Errorf("mlflow: tracking URI %q is not of the form http://HOST:PORT", RedactURI(uri))
 	}
 	config, err := restConfigFrom(opts)
 	if err != nil {
@@ -404,27 +404,30 @@ func (s *restStore) CreateRun(ctx context.Context, spec RunSpec) (Run, error) {
 		if err := sleep(ctx, s.config.wait(attempt, nil)); err != nil {
 			return Run{}, err
 		}
-		if run, ok, err := s.created(ctx, spec); err != nil {
-			return Run{}, err
-		} else if ok {
+		if run, err := s.FindRun(ctx, spec); err == nil {
 			return run, s.checkArtifactURI(run)
+		} else if !errors.Is(err, ErrNotFound) {
+			return Run{}, err
 		}
 	}
 }
 
-// created looks for a run that was created although the answer did not arrive.
-func (s *restStore) created(ctx context.Context, spec RunSpec) (Run, bool, error) {
-	runs, err := s.search(ctx, spec.ExperimentID, fmt.Sprintf("attributes.start_time = %d", millis(spec.Start)))
-	for _, run := range runs {
-		same := run.Name == spec.Name && run.User == spec.User && run.Status == Running
-		for _, t := range spec.Tags[:min(len(spec.Tags), maxTagsPerBatch)] {
-			same = same && run.Tags[t.Key] == t.Value
-		}
-		if same {
-			return run, true, s.LogBatch(ctx, run.ID, Batch{Tags: spec.Tags})
-		}
+func (s *restStore) FindRun(ctx context.Context, spec RunSpec) (Run, error) {
+	spec, err := spec.prepare()
+	if err != nil {
+		return Run{}, err
 	}
-	return Run{}, false, err
+	runs, err := s.search(ctx, spec.ExperimentID, fmt.Sprintf("attributes.start_time = %d", millis(spec.Start)))
+	if err != nil {
+		return Run{}, err
+	}
+	made := spec
+	made.Tags = Batch{Tags: spec.Tags}.split()[0].Tags // the others come after the answer
+	i := slices.IndexFunc(runs, made.made)
+	if i < 0 {
+		return Run{}, noSuchRun(spec)
+	}
+	return runs[i], s.LogBatch(ctx, runs[i].ID, Batch{Tags: spec.Tags})
 }
 
 // checkArtifactURI refuses at the start what PutArtifact could not store.

@@ -320,6 +320,21 @@ func (s *sqliteStore) CreateRun(ctx context.Context, spec RunSpec) (Run, error) 
 	return run, nil
 }
 
+func (s *sqliteStore) FindRun(ctx context.Context, spec RunSpec) (Run, error) {
+	spec, err := spec.prepare()
+	if err != nil {
+		return Run{}, err
+	}
+	runs, err := s.runs(ctx, "SELECT run_uuid FROM runs WHERE experiment_id = ? AND start_time = ? AND lifecycle_stage = 'active'", spec.ExperimentID, millis(spec.Start))
+	if err != nil {
+		return Run{}, err
+	}
+	if i := slices.IndexFunc(runs, spec.made); i >= 0 {
+		return runs[i], nil
+	}
+	return Run{}, noSuchRun(spec)
+}
+
 func (s *sqliteStore) setTags(ctx context.Context, tx *sql.Tx, runID string, tags []Tag) error {
 	for _, t := range tags {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO tags (key, value, run_uuid) VALUES (?, ?, ?)
@@ -589,15 +604,20 @@ func (s *sqliteStore) MetricHistory(ctx context.Context, runID, key string) ([]M
 }
 
 func (s *sqliteStore) SearchRuns(ctx context.Context, experimentID string, tag Tag) ([]Run, error) {
+	return s.runs(ctx, `SELECT r.run_uuid FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid
+		WHERE r.experiment_id = ? AND r.lifecycle_stage = 'active' AND t.key = ? AND t.value = ? ORDER BY r.start_time, r.run_uuid`,
+		experimentID, tag.Key, tag.Value)
+}
+
+// runs reads the runs whose IDs a query selects.
+func (s *sqliteStore) runs(ctx context.Context, query string, args ...any) ([]Run, error) {
 	var ids []string
 	err := each(ctx, s.db, func(scan func(...any) error) error {
 		var id string
 		err := scan(&id)
 		ids = append(ids, id)
 		return err
-	}, `SELECT r.run_uuid FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid
-		WHERE r.experiment_id = ? AND r.lifecycle_stage = 'active' AND t.key = ? AND t.value = ? ORDER BY r.start_time, r.run_uuid`,
-		experimentID, tag.Key, tag.Value)
+	}, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("mlflow: search runs in %s: %w", s.path, err)
 	}

@@ -63,7 +63,7 @@ func restConfigFrom(opts Options) (restConfig, error) {
 	c.jitter = seconds("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", 1)
 	c.timeout = seconds("MLFLOW_HTTP_REQUEST_TIMEOUT", 120)
 	if opts.MaxRetries != 0 {
-		c.retries = max(opts.MaxRetries, 0)
+		c.retries = min(c.retries, max(opts.MaxRetries, 0))
 	}
 	var err error
 	if c.tls, err = tlsConfig(env); err != nil {

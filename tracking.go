@@ -1,0 +1,417 @@
+package criteria
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"os/user"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/criteria-go/criteria/internal/mlflow"
+)
+
+// Where runs are recorded if neither the caller nor the environment says it.
+const (
+	defaultTrackingURI = "sqlite:///mlflow.db"
+	defaultExperiment  = "debertav3-criteria"
+)
+
+// MLflowTracker records runs in MLflow, so that MLflow's own client and pages
+// show them like runs of its own. It is safe for concurrent use.
+//
+// A store that is away when a run starts is an error. One that goes away later
+// is not: what it has missed waits in the folder .mlflow of the run's output
+// directory, in order, and is sent as soon as the store answers again. If it
+// does not until the end of the run, the run ends with a warning, and
+// [SyncTracking] delivers the rest some other day. A run whose process was
+// killed is marked as KILLED when the next one starts in the same output
+// directory.
+//
+// The time, the user, the program and, every ten seconds, the load of the
+// machine are recorded too.
+type MLflowTracker struct {
+	uri, experiment string
+	log             *slog.Logger
+	sampling        time.Duration
+
+	mu           sync.Mutex // held while the store is opened
+	store        mlflow.Store
+	users        int    // runs that use the store; the last one closes it
+	experimentID string // of the experiment, while the store is open
+	getenv       func(string) string
+	patience     time.Duration
+	maxRetries   int
+}
+
+// TrackerOption configures [NewMLflowTracker] and [SyncTracking].
+type TrackerOption interface{ applyTracker(*MLflowTracker) error }
+
+type trackerOption func(*MLflowTracker) error
+
+func (f trackerOption) applyTracker(t *MLflowTracker) error { return f(t) }
+
+// WithTrackerLogger receives what the tracker has to say: that a store went
+// away and came back, or that something waits to be delivered. Default: it is
+// discarded.
+func WithTrackerLogger(l *slog.Logger) TrackerOption {
+	return trackerOption(func(t *MLflowTracker) error {
+		t.log = l
+		return notNil("WithTrackerLogger", l == nil)
+	})
+}
+
+// WithSystemMetrics sets how often the load of processor, memory, disk, network
+// and, if there are any, NVIDIA GPUs is recorded; 0 turns it off. Default 10 s,
+// or off if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is false.
+func WithSystemMetrics(every time.Duration) TrackerOption {
+	return trackerOption(func(t *MLflowTracker) error {
+		t.sampling = every
+		if every != 0 && every < 100*time.Millisecond {
+			return &OptionError{Option: "WithSystemMetrics", Value: every, Reason: "want 0 or at least 100ms"}
+		}
+		return nil
+	})
+}
+
+// NewMLflowTracker returns a tracker for the store that uri names:
+//
+//	sqlite:///mlflow.db     a database file; it is created, and may be open in `mlflow server` meanwhile
+//	http://host:5000        a tracking server; also https, also with a path prefix
+//	./mlruns, file:///dir   a folder of files, which MLflow 3 opens with MLFLOW_ALLOW_FILE_STORE=true only
+//
+// An empty uri or experiment stands for MLFLOW_TRACKING_URI and
+// MLFLOW_EXPERIMENT_NAME or, without these, for sqlite:///mlflow.db and
+// debertav3-criteria. Credentials, certificates and retries come from the
+// variables that MLflow's own client reads (MLFLOW_TRACKING_USERNAME,
+// _PASSWORD, _TOKEN, _SERVER_CERT_PATH and so on). Nothing is opened before a
+// run starts.
+func NewMLflowTracker(uri, experiment string, opts ...TrackerOption) (*MLflowTracker, error) {
+	t := &MLflowTracker{
+		log: slog.New(slog.DiscardHandler), sampling: 10 * time.Second, getenv: os.Getenv, maxRetries: 2,
+	}
+	if strings.EqualFold(t.getenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"), "false") {
+		t.sampling = 0
+	}
+	t.uri = cmp.Or(uri, t.getenv("MLFLOW_TRACKING_URI"), defaultTrackingURI)
+	t.experiment = cmp.Or(experiment, t.getenv("MLFLOW_EXPERIMENT_NAME"), defaultExperiment)
+	var errs []error
+	for _, o := range opts {
+		if o == nil {
+			errs = append(errs, &OptionError{Option: "option", Reason: "want an option, not nil"})
+			continue
+		}
+		errs = append(errs, o.applyTracker(t))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Start implements [Tracker]. A nested run, one with a parent, may start while
+// the store is away: its ID then begins with "pending-" until the store has
+// answered.
+func (t *MLflowTracker) Start(ctx context.Context, info RunInfo) (TrackedRun, error) {
+	nested := info.Parent != ""
+	store, experiment, err := t.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir := info.Dir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "criteria-run-"); err != nil {
+			return nil, errors.Join(fmt.Errorf("criteria: %w", err), t.release())
+		}
+	}
+	t.recoverRuns(ctx, dir, store)
+	started := info.Started
+	if started.IsZero() {
+		started = time.Now()
+	}
+	rec, err := mlflow.Start(ctx, store, mlflow.RunSpec{
+		ExperimentID: experiment, Name: info.Name, User: userName(t.getenv), Start: started, Tags: runTags(info),
+	}, mlflow.RecorderOptions{Dir: dir, Deferred: nested, Logger: t.log, Patience: t.patience})
+	if err != nil {
+		return nil, errors.Join(err, t.release())
+	}
+	run := &mlflowRun{tracker: t, rec: rec, dir: dir, temporary: info.Dir == ""}
+	if !nested && t.sampling > 0 {
+		run.monitor(t.sampling)
+	}
+	if err := errors.Join(rec.Log(mlflow.Batch{Params: sortedParams(info.Params)}), rec.LogInputs(datasetInputs(info.Datasets))); err != nil {
+		return nil, errors.Join(err, run.End(ctx, RunFailed))
+	}
+	return run, nil
+}
+
+// acquire opens the store for the first of several runs.
+func (t *MLflowTracker) acquire(ctx context.Context) (mlflow.Store, string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.users == 0 {
+		store, err := t.open(ctx, t.uri)
+		if err != nil {
+			return nil, "", err
+		}
+		id, err := store.EnsureExperiment(ctx, t.experiment)
+		if err != nil {
+			return nil, "", errors.Join(err, store.Close())
+		}
+		t.store, t.experimentID = store, id
+	}
+	t.users++
+	return t.store, t.experimentID, nil
+}
+
+func (t *MLflowTracker) open(ctx context.Context, uri string) (mlflow.Store, error) {
+	// Few retries: a recorder tries again anyway, and says earlier that the
+	// store is away.
+	return mlflow.Open(ctx, uri, mlflow.Options{Getenv: t.getenv, MaxRetries: t.maxRetries, Logger: t.log})
+}
+
+func (t *MLflowTracker) release() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.users--; t.users > 0 {
+		return nil
+	}
+	store := t.store
+	t.store = nil
+	return store.Close()
+}
+
+// recoverRuns delivers what earlier runs left in the output directory for this
+// store, and ends those whose process was killed. It must not keep a new run
+// from starting.
+func (t *MLflowTracker) recoverRuns(ctx context.Context, dir string, store mlflow.Store) {
+	runs, err := mlflow.Sync(ctx, dir, func(_ context.Context, uri string) (mlflow.Store, error) {
+		if uri != store.URI() {
+			return nil, mlflow.ErrSkip
+		}
+		return borrowedStore{store}, nil
+	}, t.log)
+	if err != nil {
+		t.log.Warn("an earlier run in this output directory could not be delivered to MLflow", "dir", dir, "error", err)
+	}
+	t.report(runs)
+}
+
+func (t *MLflowTracker) report(runs []mlflow.SyncedRun) {
+	for _, r := range runs {
+		what := "delivered the rest of an earlier run to MLflow"
+		if r.Killed {
+			what = "an earlier run had ended without a word: it is marked as KILLED in MLflow"
+		}
+		t.log.Info(what, "run_id", r.ID, "name", r.Name, "tracking_uri", r.URI)
+	}
+}
+
+// borrowedStore is closed by somebody else.
+type borrowedStore struct{ mlflow.Store }
+
+func (borrowedStore) Close() error { return nil }
+
+// SyncTracking delivers what runs below dir could not send to MLflow before
+// they ended, and marks runs whose process was killed as KILLED. Runs that are
+// still being recorded are left alone. An empty uri stands for the store that
+// each run was started in. It returns the IDs of the runs that are now complete.
+func SyncTracking(ctx context.Context, dir, uri string, opts ...TrackerOption) (runIDs []string, err error) {
+	t, err := NewMLflowTracker(cmp.Or(uri, defaultTrackingURI), "", opts...)
+	if err != nil {
+		return nil, err
+	}
+	t.maxRetries = 0 // as often as MLflow does: nobody else tries again
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("criteria: deliver to MLflow: %w", err)
+	}
+	var errs []error
+	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		runs, err := mlflow.Sync(ctx, p, func(ctx context.Context, from string) (mlflow.Store, error) {
+			return t.open(ctx, cmp.Or(uri, from))
+		}, t.log)
+		errs = append(errs, err)
+		t.report(runs)
+		for _, r := range runs {
+			runIDs = append(runIDs, r.ID)
+		}
+		return nil
+	})
+	return runIDs, errors.Join(append(errs, err)...)
+}
+
+// runTags are the tags that MLflow's pages give a meaning, and those of info.
+func runTags(info RunInfo) []mlflow.Tag {
+	tags := map[string]string{mlflow.TagSourceType: "LOCAL", mlflow.TagSourceName: programName()}
+	for key, value := range info.Tags {
+		tags[mlflow.CleanKey(key)] = value
+	}
+	for from, to := range map[string]string{"git.commit": mlflow.TagGitCommit, "git.branch": mlflow.TagGitBranch} {
+		if v := info.Tags[from]; v != "" && v != "unknown" {
+			tags[to] = v
+		}
+	}
+	if info.Description != "" {
+		tags[mlflow.TagNote] = info.Description
+	}
+	if info.Parent != "" {
+		tags[mlflow.TagParentRun] = info.Parent
+	}
+	return sortedTags(tags)
+}
+
+func sortedTags(m map[string]string) []mlflow.Tag {
+	var out []mlflow.Tag
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, mlflow.Tag{Key: mlflow.CleanKey(key), Value: m[key]})
+	}
+	return out
+}
+
+func sortedParams(m map[string]string) []mlflow.Param {
+	var out []mlflow.Param
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, mlflow.Param{Key: mlflow.CleanKey(key), Value: m[key]})
+	}
+	return out
+}
+
+// programName is the import path of the program, or its name if it was built
+// without module information. A path on this machine says nothing elsewhere.
+func programName() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Path != "" && info.Path != "command-line-arguments" {
+		return info.Path
+	}
+	return filepath.Base(os.Args[0])
+}
+
+func userName(getenv func(string) string) string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return cmp.Or(getenv("USER"), getenv("USERNAME"), "unknown")
+}
+
+func datasetInputs(datasets []DatasetInfo) []mlflow.DatasetInput {
+	asJSON := func(key string, value any) string {
+		b, err := json.Marshal(map[string]any{key: value})
+		if err != nil {
+			return "{}" // not for strings and numbers
+		}
+		return string(b)
+	}
+	var out []mlflow.DatasetInput
+	for _, d := range datasets {
+		out = append(out, mlflow.DatasetInput{
+			Name: cmp.Or(d.Name, "data"), Digest: cmp.Or(d.Digest, "unknown"), SourceType: "local",
+			Source: asJSON("uri", d.Source), Profile: asJSON("num_rows", d.Rows),
+			Tags: []mlflow.Tag{{Key: mlflow.TagDataContext, Value: d.Context}},
+		})
+	}
+	return out
+}
+
+// mlflowRun adapts a recorder to [TrackedRun]. Its methods only write down
+// what they are given, so they need no context and do not wait for the store.
+type mlflowRun struct {
+	tracker   *MLflowTracker
+	rec       *mlflow.Recorder
+	dir       string
+	temporary bool // dir was made for what waits to be sent
+	ended     atomic.Bool
+
+	stopMonitor func() // nil without system metrics
+}
+
+// monitor records the load of the machine until End.
+func (r *mlflowRun) monitor(every time.Duration) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	r.stopMonitor = func() { cancel(); <-done }
+	go func() {
+		defer close(done)
+		sampler := mlflow.NewSystemSampler(ctx, r.dir)
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for step := 0; ; step++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if err := r.LogMetrics(ctx, step, sampler.Sample(ctx)); err != nil {
+				r.tracker.log.Warn("the load of the machine is no longer recorded", "error", err)
+				return
+			}
+		}
+	}()
+}
+
+func (r *mlflowRun) ID() string { return r.rec.RunID() }
+
+func (r *mlflowRun) LogParams(_ context.Context, params map[string]string) error {
+	return r.rec.Log(mlflow.Batch{Params: sortedParams(params)})
+}
+
+func (r *mlflowRun) SetTags(_ context.Context, tags map[string]string) error {
+	return r.rec.Log(mlflow.Batch{Tags: sortedTags(tags)})
+}
+
+func (r *mlflowRun) LogMetrics(_ context.Context, step int, metrics map[string]float64) error {
+	now := time.Now()
+	b := mlflow.Batch{Metrics: make([]mlflow.Metric, 0, len(metrics))}
+	for _, key := range slices.Sorted(maps.Keys(metrics)) {
+		b.Metrics = append(b.Metrics, mlflow.Metric{Key: mlflow.CleanKey(key), Value: metrics[key], Time: now, Step: int64(step)})
+	}
+	return r.rec.Log(b)
+}
+
+func (r *mlflowRun) LogArtifact(_ context.Context, path string, content io.Reader) error {
+	return r.rec.LogArtifact(path, content)
+}
+
+func (r *mlflowRun) LogArtifacts(_ context.Context, dir, path string) error {
+	return r.rec.LogArtifacts(path, dir)
+}
+
+// End waits until all has been sent, as long as the store answers and ctx
+// allows. What is left then is not lost: the warning says where it waits.
+func (r *mlflowRun) End(ctx context.Context, status RunStatus) error {
+	if r.ended.Swap(true) {
+		return errors.New("criteria: the tracked run has ended already")
+	}
+	if r.stopMonitor != nil {
+		r.stopMonitor()
+	}
+	err := r.rec.End(ctx, mlflow.Status(status), time.Now())
+	var spooled *mlflow.SpooledError
+	var rejected *mlflow.RejectedError
+	switch {
+	case errors.As(err, &spooled):
+		r.tracker.log.Warn("MLflow has not received all of this run: the rest is kept and can be delivered later (--sync DIR, or criteria.SyncTracking)",
+			"dir", r.dir, "run_id", r.ID(), "tracking_uri", mlflow.RedactURI(r.tracker.uri), "error", spooled.Err)
+		err = nil
+	case errors.As(err, &rejected):
+		r.tracker.log.Warn("MLflow has refused a part of this run, which is kept", "file", rejected.File, "run_id", r.ID(), "error", rejected.Errors[0])
+		err = nil
+	}
+	if r.temporary && spooled == nil && rejected == nil {
+		err = errors.Join(err, os.RemoveAll(r.dir))
+	}
+	return errors.Join(err, r.tracker.release())
+}
