@@ -67,7 +67,7 @@ func (c *cache) nativeParts(ctx context.Context) (paths, error) {
 	if p.onnxruntime == "" {
 		p.onnxruntime = filepath.Join(c.part("onnxruntime", onnxruntime.version), libraryName("onnxruntime"))
 		steps = append(steps, step{"onnxruntime " + onnxruntime.version, p.onnxruntime, []tool{pip}, c.fetcher(onnxruntime)})
-	} else if !exists(p.onnxruntime) {
+	} else if !named(p.onnxruntime) {
 		return p, fmt.Errorf("CRITERIA_ORT_LIB=%s does not exist; correct it, or unset it to have libonnxruntime %s fetched", p.onnxruntime, onnxruntime.version)
 	}
 	if p.openblas == "" {
@@ -75,7 +75,7 @@ func (c *cache) nativeParts(ctx context.Context) (paths, error) {
 			p.openblas = filepath.Join(c.part("openblas", openblas.version), libraryName("scipy_openblas"))
 			steps = append(steps, step{"openblas " + openblas.version, p.openblas, []tool{pip}, c.fetcher(openblas)})
 		}
-	} else if !exists(p.openblas) {
+	} else if !named(p.openblas) {
 		return p, fmt.Errorf("CRITERIA_BLAS_LIB=%s does not exist; correct it, or unset it to have OpenBLAS %s fetched", p.openblas, openblas.version)
 	}
 	steps = append(steps, step{"tokenizers " + tokenizersVersion, p.tokenizers, []tool{cargo, cc, cxx}, c.buildTokenizers})
@@ -193,6 +193,12 @@ func (c *cache) command(ctx context.Context, dir string, name string, args ...st
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// named reports whether a library that the user chose can be there: a bare name
+// is the system loader's to find, or the word none.
+func named(library string) bool {
+	return !strings.ContainsRune(library, filepath.Separator) || exists(library)
 }
 
 func platform() string { return runtime.GOOS + "/" + runtime.GOARCH }

@@ -103,6 +103,12 @@ func TestNativePartsOfTheUser(t *testing.T) {
 	if got.onnxruntime != mine {
 		t.Errorf("onnxruntime %s, want %s", got.onnxruntime, mine)
 	}
+	for _, word := range []string{"none", "libopenblas.so.0"} {
+		t.Setenv("CRITERIA_BLAS_LIB", word)
+		if got, err := c.nativeParts(context.Background()); err != nil || got.openblas != word {
+			t.Errorf("CRITERIA_BLAS_LIB=%s: %q, %v", word, got.openblas, err)
+		}
+	}
 }
 
 func TestPinnedVersions(t *testing.T) {
