@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,8 +11,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 // cache is the folder that holds the native parts.
@@ -124,31 +124,21 @@ func (c *cache) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cache folder: %w; set XDG_CACHE_HOME to a folder you can write to", err)
 	}
-	f, err := os.OpenFile(filepath.Join(c.dir, "deps.lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("cache folder: %w", err)
-	}
-	try := func() error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
-	if err = try(); errors.Is(err, syscall.EWOULDBLOCK) {
+	l := flock.New(filepath.Join(c.dir, "deps.lock"))
+	ok, err := l.TryLock()
+	if err == nil && !ok {
 		fmt.Fprintln(c.stderr, "deps: waiting for another process that provides the native parts")
-	}
-	for errors.Is(err, syscall.EWOULDBLOCK) {
-		select {
-		case <-time.After(200 * time.Millisecond):
-			err = try()
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
+		_, err = l.TryLockContext(ctx, 200*time.Millisecond)
 	}
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("locking %s: %w", f.Name(), err)
+		l.Close()
+		return nil, fmt.Errorf("locking %s: %w", l.Path(), err)
 	}
 	stale, _ := filepath.Glob(filepath.Join(c.dir, "tmp-*"))
 	for _, dir := range stale {
 		os.RemoveAll(dir)
 	}
-	return func() { f.Close() }, nil
+	return func() { l.Close() }, nil
 }
 
 // install puts the bytes of r under their final name in one step.
