@@ -21,40 +21,71 @@ var base = deberta.Config{HiddenSize: 768, Layers: 12, Heads: 12, IntermediateSi
 // environment variable CRITERIA_BENCH_SHAPES names other shapes than 4x128, in
 // the form "4x128,8x256".
 func BenchmarkStep(b *testing.B) {
-	shapes := os.Getenv("CRITERIA_BENCH_SHAPES")
-	if shapes == "" {
-		shapes = "4x128"
-	}
-	for _, shape := range strings.Split(shapes, ",") {
-		var rows, length int
-		if _, err := fmt.Sscanf(shape, "%dx%d", &rows, &length); err != nil {
-			b.Fatalf("shape %q: %v", shape, err)
-		}
-		b.Run(shape, func(b *testing.B) { benchmarkStep(b, rows, length) })
+	for _, s := range benchmarkShapes(b) {
+		b.Run(s.String(), func(b *testing.B) { benchmarkStep(b, s.rows, s.length) })
 	}
 }
 
+type shape struct{ rows, length int }
+
+func (s shape) String() string { return fmt.Sprintf("%dx%d", s.rows, s.length) }
+
+func benchmarkShapes(b *testing.B) []shape {
+	b.Helper()
+	text := os.Getenv("CRITERIA_BENCH_SHAPES")
+	if text == "" {
+		text = "4x128"
+	}
+	var shapes []shape
+	for _, t := range strings.Split(text, ",") {
+		var s shape
+		if _, err := fmt.Sscanf(t, "%dx%d", &s.rows, &s.length); err != nil {
+			b.Fatalf("CRITERIA_BENCH_SHAPES: %q: %v", t, err)
+		}
+		shapes = append(shapes, s)
+	}
+	return shapes
+}
+
 func benchmarkStep(b *testing.B, rows, length int) {
+	step := newStep(b, rows, length)
+	for range 2 { // the first steps touch fresh memory
+		step()
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		step()
+	}
+	b.ReportMetric(float64(rows*b.N)/b.Elapsed().Seconds(), "pairs/s")
+	b.ReportMetric(peakMemory(b), "peak-GB")
+}
+
+// newStep returns a function that takes a training step of the base model with
+// random weights on batches of one shape.
+func newStep(b *testing.B, rows, length int) func() {
 	ctx := context.Background()
 	head := deberta.Head{Pooling: "cls", HiddenDims: []int{256}, Activation: "relu", Dropout: 0.1}
 	random := rand.New(rand.NewPCG(1, 2))
-	e, err := open(base, nil, Spec{Head: head, Threads: 2, Training: &Training{Optimizer: adamWFused, WeightDecay: 0.01, MaxGradNorm: 1, Accumulation: 1}}, "",
-		func(e *Engine) error {
-			for i, p := range e.layout.params {
-				w := e.layout.slice(e.params.Float32(), i)
-				for j := range w {
-					w[j] = float32(random.NormFloat64() * 0.02)
-					if strings.HasSuffix(p.Name, "LayerNorm.weight") {
-						w[j]++
-					}
+	spec := Spec{Head: head, Threads: 2, Training: &Training{Optimizer: adamWFused, WeightDecay: 0.01, MaxGradNorm: 1, Accumulation: 1}}
+	e, err := open(base, nil, spec, "", func(e *Engine) error {
+		for i, p := range e.layout.params {
+			w := e.layout.slice(e.params.Float32(), i)
+			for j := range w {
+				w[j] = float32(random.NormFloat64() * 0.02)
+				if strings.HasSuffix(p.Name, "LayerNorm.weight") {
+					w[j]++
 				}
 			}
-			return nil
-		})
+		}
+		return nil
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer e.Close()
+	b.Cleanup(func() { _ = e.Close() })
+	if os.Getenv("CRITERIA_BENCH_PORTABLE") != "" {
+		e.kernels = nil // standard operators alone
+	}
 	batch := Batch{Rows: rows, Length: length}
 	for range rows * length {
 		batch.InputIDs = append(batch.InputIDs, 5+random.Int64N(int64(base.VocabSize)-5))
@@ -65,7 +96,7 @@ func benchmarkStep(b *testing.B, rows, length int) {
 		batch.SampleWeights = append(batch.SampleWeights, 1)
 	}
 	step := 0
-	run := func() {
+	return func() {
 		if _, err := e.Accumulate(ctx, batch, step, 0); err != nil {
 			b.Fatal(err)
 		}
@@ -74,15 +105,6 @@ func benchmarkStep(b *testing.B, rows, length int) {
 		}
 		step++
 	}
-	for range 2 { // the first steps touch fresh memory
-		run()
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		run()
-	}
-	b.ReportMetric(float64(rows*b.N)/b.Elapsed().Seconds(), "pairs/s")
-	b.ReportMetric(peakMemory(b), "peak-GB")
 }
 
 // peakMemory returns the largest resident size of the process so far, in GB.
