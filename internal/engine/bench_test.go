@@ -68,15 +68,7 @@ func newStep(b *testing.B, rows, length int) func() {
 	random := rand.New(rand.NewPCG(1, 2))
 	spec := Spec{Head: head, Threads: 2, Training: &Training{Optimizer: adamWFused, WeightDecay: 0.01, MaxGradNorm: 1, Accumulation: 1}}
 	e, err := open(base, nil, spec, "", func(e *Engine) error {
-		for i, p := range e.layout.params {
-			w := e.layout.slice(e.params.Float32(), i)
-			for j := range w {
-				w[j] = float32(random.NormFloat64() * 0.02)
-				if strings.HasSuffix(p.Name, "LayerNorm.weight") {
-					w[j]++
-				}
-			}
-		}
+		fillRandom(e)
 		return nil
 	})
 	if err != nil {
@@ -104,6 +96,20 @@ func newStep(b *testing.B, rows, length int) func() {
 			b.Fatal(err)
 		}
 		step++
+	}
+}
+
+// fillRandom sets all parameters to N(0, 0.02²), LayerNorm weights around 1.
+func fillRandom(e *Engine) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for i, p := range e.layout.params {
+		w := e.layout.slice(e.params.Float32(), i)
+		for j := range w {
+			w[j] = float32(random.NormFloat64() * 0.02)
+			if strings.HasSuffix(p.Name, "LayerNorm.weight") {
+				w[j]++
+			}
+		}
 	}
 }
 

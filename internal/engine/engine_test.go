@@ -95,6 +95,58 @@ func TestThreads(t *testing.T) {
 	}
 }
 
+// TestThreadsWide is TestThreads with the shapes of the base model, where
+// products and sums are large enough to be divided among the threads. Without
+// a BLAS, ONNX Runtime's own products cut their sums by the number of threads:
+// then only runs with the same number agree.
+func TestThreadsWide(t *testing.T) {
+	config := base
+	config.Layers, config.VocabSize = 2, 2000
+	for _, c := range []struct {
+		name     string
+		portable bool
+		threads  []int
+	}{
+		{"kernels", false, []int{1, 2, 3}},
+		{"standard operators", true, []int{2, 2}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var want []float32
+			for _, threads := range c.threads {
+				spec := trainingSpec(t, adamWFused)
+				spec.Threads = threads
+				spec.Training.Accumulation = 1
+				e, err := open(config, nil, spec, "", func(e *Engine) error {
+					fillRandom(e)
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.portable {
+					e.kernels = nil
+				}
+				for step := range 2 {
+					if _, err := e.Accumulate(context.Background(), randomBatch(uint64(step), 4, 128), step, 0); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := e.Update(context.Background(), 1e-3); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if want == nil {
+					want = slices.Clone(e.params.Float32())
+				} else if !slices.Equal(want, e.params.Float32()) {
+					t.Errorf("parameters differ between %d and %d threads", c.threads[0], threads)
+				}
+				if err := e.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // TestResume: training on from a saved state is training without a break.
 func TestResume(t *testing.T) {
 	for _, name := range optimizerNames {
