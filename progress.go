@@ -16,70 +16,85 @@ import (
 // characters, a plain line every 10 s.
 func ProgressBar(w io.Writer) Hooks {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return Hooks{Step: new(barProgress{w: w}).step}
+		p := &barProgress{w: w}
+		return Hooks{Step: p.step, Download: p.download}
 	}
-	return Hooks{Step: new(lineProgress{w: w, every: 10 * time.Second}).step}
+	p := &lineProgress{w: w, every: 10 * time.Second}
+	return Hooks{Step: p.step, Download: p.download}
 }
 
-// phaseKey tells the stretches of work apart that have a bar of their own.
-type phaseKey struct {
-	phase Phase
-	epoch int
-}
-
-func title(e StepEvent) string {
+// stretch names a piece of work that has a bar of its own.
+func stretch(e StepEvent) string {
 	if e.Phase == PhaseTest {
 		return "test"
 	}
 	return fmt.Sprintf("epoch %d/%d %s", e.Epoch, e.Epochs, e.Phase)
 }
 
+// barProgress shows a bar, one at a time. What a terminal answers to being
+// written to is ignored: it must not end a training.
 type barProgress struct {
-	w   io.Writer
-	key phaseKey
-	bar *progressbar.ProgressBar
+	w       io.Writer
+	stretch string
+	bar     *progressbar.ProgressBar
 }
 
 func (p *barProgress) step(e StepEvent) {
-	if key := (phaseKey{e.Phase, e.Epoch}); p.bar == nil || key != p.key {
-		p.key = key
-		p.bar = progressbar.NewOptions(e.Total,
-			progressbar.OptionSetWriter(p.w),
-			progressbar.OptionSetDescription(title(e)),
-			progressbar.OptionShowCount(),
-			progressbar.OptionShowIts(),
-			progressbar.OptionSetItsString("pairs"),
-			progressbar.OptionFullWidth(),
-			progressbar.OptionThrottle(100*time.Millisecond),
-			progressbar.OptionClearOnFinish(),
-		)
-	}
-	// A terminal that cannot be written to must not end a training.
-	_ = p.bar.Set(e.Pairs)
+	p.show(stretch(e), int64(e.Total), int64(e.Pairs),
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("pairs"))
 }
 
+func (p *barProgress) download(e DownloadEvent) {
+	p.show("download "+e.File, e.Total, e.Done, progressbar.OptionShowBytes(true))
+}
+
+func (p *barProgress) show(stretch string, total, done int64, opts ...progressbar.Option) {
+	if p.bar == nil || stretch != p.stretch {
+		p.stretch = stretch
+		p.bar = progressbar.NewOptions64(total, append(opts,
+			progressbar.OptionSetWriter(p.w),
+			progressbar.OptionSetDescription(stretch),
+			progressbar.OptionSetTheme(progressbar.ThemeUnicode),
+			progressbar.OptionSetWidth(30),
+			progressbar.OptionThrottle(100*time.Millisecond),
+			progressbar.OptionSetRenderBlankState(true),
+			progressbar.OptionClearOnFinish(),
+		)...)
+	}
+	_ = p.bar.Set64(done)
+	if done == total {
+		_ = p.bar.Finish()
+	}
+}
+
+// lineProgress writes a line from time to time.
 type lineProgress struct {
 	w     io.Writer
 	every time.Duration
 
-	key   phaseKey
-	began time.Time // of the phase, after its first batch
-	done  int       // pairs at that time
-	last  time.Time // of the last line
+	stretch string
+	began   time.Time // when the first batch of the stretch was done
+	first   int       // pairs at that time
+	last    time.Time // of the last line
 }
 
 func (p *lineProgress) step(e StepEvent) {
-	if key := (phaseKey{e.Phase, e.Epoch}); key != p.key {
-		p.key, p.began, p.done, p.last = key, e.Time, e.Pairs, e.Time
+	if s := stretch(e); s != p.stretch {
+		p.stretch, p.began, p.first, p.last = s, e.Time, e.Pairs, e.Time
 		return
 	}
-	seconds := e.Time.Sub(p.began).Seconds()
-	if e.Time.Sub(p.last) < p.every || seconds <= 0 || e.Pairs == e.Total {
+	if e.Time.Sub(p.last) < p.every || e.Pairs == e.Total || e.Pairs == p.first {
 		return
 	}
 	p.last = e.Time
-	speed := float64(e.Pairs-p.done) / seconds
+	speed := float64(e.Pairs-p.first) / e.Time.Sub(p.began).Seconds()
 	left := time.Duration(float64(e.Total-e.Pairs) / speed * float64(time.Second))
-	fmt.Fprintf(p.w, "%s: %d/%d pairs, %.1f pairs/s, %s left\n",
-		title(e), e.Pairs, e.Total, speed, left.Round(time.Second))
+	_, _ = fmt.Fprintf(p.w, "%s: %d/%d pairs, %.1f pairs/s, %s left\n", p.stretch, e.Pairs, e.Total, speed, left.Round(time.Second))
+}
+
+func (p *lineProgress) download(e DownloadEvent) {
+	if s := "download " + e.File; s != p.stretch {
+		p.stretch = s
+		_, _ = fmt.Fprintf(p.w, "%s: %.1f MB\n", s, float64(max(0, e.Total))/1e6)
+	}
 }
