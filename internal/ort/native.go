@@ -121,7 +121,8 @@ func availableProviders() ([]string, error) {
 
 // rawPointer returns the C pointer that an object of onnxruntime_go holds in an
 // unexported field, reached through the fields in path. That binding offers no
-// other way to its objects; raw_test.go fails when a release renames a field.
+// other way to its objects. It panics if a release has renamed a field, which no
+// test survives.
 func rawPointer(object any, path ...string) unsafe.Pointer {
 	v := reflect.ValueOf(object)
 	for _, field := range path {

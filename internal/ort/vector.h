@@ -29,9 +29,13 @@ static inline TARGET vec load(const float *p) {
 static inline TARGET void store(float *p, vec x) { memcpy(p, &x, sizeof x); }
 
 static inline TARGET float fold(const vec *sums) {
-  float lanes[LANES];
-  memcpy(lanes, sums, sizeof lanes);
-  for (int half = LANES / 2; half > 0; half /= 2)
+  vec v[VECTORS];
+  memcpy(v, sums, sizeof v);
+  for (int half = VECTORS / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) v[i] += v[i + half];
+  float lanes[WIDTH];
+  store(lanes, v[0]);
+  for (int half = WIDTH / 2; half > 0; half /= 2)
     for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
   return lanes[0];
 }
