@@ -22,7 +22,7 @@ TEST   ?= ./...
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test golden vet lint fmt bench fuzz peers deps env mlflow-venv peer-venv clean
+.PHONY: help demo test golden vet lint fmt bench fuzz peers peer-bench deps env mlflow-venv peer-venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ demo: ## train a tiny classifier on the sample data and let it predict
 	@$(call native) $(GO) run ./examples/train model=tiny data=sample train=tiny $(ARGS)
 
 test: ## run all tests (TEST=./internal/graph for some)
-	@$(call native,mlflow) $(GO) run ./internal/cmd/gotest -timeout 30m $(TEST)
+	@$(call native,mlflow) $(GO) run ./internal/cmd/gotest -- -timeout 30m $(TEST)
 
 golden: ## run the golden tests (RUN=REGEX) on the cases in GOLDEN=DIR
 	@$(call native) sh scripts/golden.sh "$(GOLDEN)" "$(RUN)"
@@ -54,7 +54,10 @@ fuzz: ## run every fuzz target in turn, each for TIME=10s
 	@$(call native) sh scripts/fuzz.sh "$(TIME)"
 
 peers: ## compare with PyTorch and transformers (downloads 3 GB once)
-	@$(call native,mlflow peer) $(GO) run ./internal/cmd/gotest -v -some -count=1 -timeout 2h -tags peer -run '^TestPeer' ./...
+	@$(call native,mlflow peer) $(GO) run ./internal/cmd/gotest -v -some -- -count=1 -timeout 2h -tags peer -run '^TestPeer' ./...
+
+peer-bench: ## compare the speed and memory of a training step with PyTorch's
+	@$(call native,peer) $(GO) test -tags peer -run '^$$' -bench '^BenchmarkPeer' -timeout 2h ./...
 
 deps: ## provide the native parts and say where they are
 	@$(DEPS)

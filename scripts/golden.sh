@@ -8,4 +8,4 @@ export CRITERIA_GOLDEN
 packages=$(find . -name '*_test.go' -exec grep -l '^func TestGolden' {} + | xargs -n 1 dirname | sort -u)
 [ -n "$packages" ] || { echo "golden: there are no golden tests" >&2; exit 1; }
 # shellcheck disable=SC2086 # one word per package
-exec go run ./internal/cmd/gotest -v -some -count=1 -timeout 30m -run "$2" $packages
+exec go run ./internal/cmd/gotest -v -some -- -count=1 -timeout 30m -run "$2" $packages

@@ -5,7 +5,7 @@
 //
 // Usage:
 //
-//	gotest [-v] [-some] [-tally FILE] [go test arguments]
+//	gotest [-v] [-some] [-tally FILE] [-- go test arguments]
 package main
 
 import (
