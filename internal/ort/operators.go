@@ -53,7 +53,7 @@ func addOperators(options unsafe.Pointer) error {
 // a folder that contains it, or [NoBLAS].
 const EnvBLAS = "CRITERIA_BLAS_LIB"
 
-// NoBLAS, as [Options].BLAS or in the variable [EnvBLAS], leaves matrix products
+// NoBLAS in [Options].BLAS, or in the variable [EnvBLAS], leaves matrix products
 // to ONNX Runtime.
 const NoBLAS = "none"
 
