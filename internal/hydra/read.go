@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -65,7 +66,10 @@ func readYAML(name string, data []byte) (any, error) {
 // acceptVersion makes a %YAML directive of any version 1.x say 1.1, which is the
 // only one that the yaml package accepts; to PyYAML they are all the same.
 func acceptVersion(data []byte) []byte {
+	offset := 0
 	for line := range bytes.Lines(data) {
+		start := offset
+		offset += len(line)
 		fields := bytes.Fields(line)
 		switch {
 		case len(fields) == 0 || bytes.HasPrefix(fields[0], []byte("#")):
@@ -73,7 +77,7 @@ func acceptVersion(data []byte) []byte {
 		case !bytes.HasPrefix(line, []byte("%")):
 			return data
 		case len(fields) == 2 && string(fields[0]) == "%YAML" && bytes.HasPrefix(fields[1], []byte("1.")):
-			return bytes.Replace(data, fields[1], []byte("1.1"), 1)
+			return slices.Concat(data[:start], []byte("%YAML 1.1\n"), data[offset:])
 		}
 	}
 	return data
