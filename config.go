@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
@@ -154,8 +155,8 @@ type IntChoices struct {
 
 // MLflowConfig says where runs are recorded.
 type MLflowConfig struct {
-	TrackingURI    string `yaml:"tracking_uri"`    // sqlite:///file, http(s)://host or a folder; default sqlite:///mlflow.db
-	ExperimentName string `yaml:"experiment_name"` // default debertav3-criteria
+	TrackingURI    string `yaml:"tracking_uri"`    // sqlite:///file, http(s)://host or a folder; "": MLFLOW_TRACKING_URI; default sqlite:///mlflow.db
+	ExperimentName string `yaml:"experiment_name"` // "": MLFLOW_EXPERIMENT_NAME; default debertav3-criteria
 	RunName        string `yaml:"run_name"`        // "": MLflow makes one up; default ""
 }
 
@@ -319,8 +320,6 @@ func (c Config) Validate() error {
 	v.span("hpo.search_space.weight_decay", s.WeightDecay.Low, s.WeightDecay.High, 0, 1, s.WeightDecay.Log)
 	v.eachOf("hpo.search_space.scheduler.choices", s.Scheduler.Choices, schedulers)
 
-	v.notEmpty("mlflow.tracking_uri", c.MLflow.TrackingURI)
-	v.notEmpty("mlflow.experiment_name", c.MLflow.ExperimentName)
 	return v.err()
 }
 
@@ -332,6 +331,16 @@ func (c Config) clone() Config {
 	s.Activation.Choices = slices.Clone(s.Activation.Choices)
 	s.BatchSize.Choices = slices.Clone(s.BatchSize.Choices)
 	s.Scheduler.Choices = slices.Clone(s.Scheduler.Choices)
+	return c
+}
+
+// public returns the configuration without secrets: what may be stored with the
+// run and the model.
+func (c Config) public() Config {
+	if u, err := url.Parse(c.MLflow.TrackingURI); err == nil && u.User != nil {
+		u.User = nil
+		c.MLflow.TrackingURI = u.String()
+	}
 	return c
 }
 

@@ -234,6 +234,21 @@ func TestRunRecords(t *testing.T) {
 	}
 }
 
+// Who may look at a run or a model need not know the password of the server.
+func TestSecretsStayOut(t *testing.T) {
+	b := newBench(t)
+	b.config.MLflow.TrackingURI = "https://user:secret@mlflow.example/prefix"
+	b.run(t)
+	for path, content := range b.tracker.Runs()[0].Artifacts {
+		if strings.Contains(content, "secret") {
+			t.Errorf("%s holds the password", path)
+		}
+	}
+	if got := b.tracker.Runs()[0].Artifacts["config/config.yaml"]; !strings.Contains(got, "tracking_uri: https://mlflow.example/prefix\n") {
+		t.Errorf("config/config.yaml:\n%s", got)
+	}
+}
+
 func TestRunParams(t *testing.T) {
 	b := newBench(t)
 	b.run(t)

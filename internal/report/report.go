@@ -1,6 +1,6 @@
 // Package report draws the pictures of a run: the confusion matrix and the
 // curves of loss and scores over the epochs. All functions return PNG files of
-// 1600 pixels width, the same bytes for the same numbers.
+// 1200 pixels width, the same bytes for the same numbers.
 package report
 
 import (
@@ -18,8 +18,8 @@ import (
 	"gonum.org/v1/plot/vg/vgimg"
 )
 
-// dpi makes 8 inches 1600 pixels: sharp on a screen, small as a file.
-const dpi = 200
+// dpi makes 8 inches 1200 pixels: sharp on a screen, small as a file.
+const dpi = 150
 
 var (
 	ink   = color.NRGBA{R: 0x22, G: 0x2b, B: 0x36, A: 0xff}

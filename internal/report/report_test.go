@@ -24,8 +24,8 @@ func decode(t *testing.T, name string, content []byte) (width, height int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if img.Bounds().Dx() != 1600 {
-		t.Errorf("width %d, want 1600", img.Bounds().Dx())
+	if img.Bounds().Dx() != 1200 {
+		t.Errorf("width %d, want 1200", img.Bounds().Dx())
 	}
 	colors := make(map[color.Color]bool)
 	for x := 0; x < img.Bounds().Dx(); x += 3 {
