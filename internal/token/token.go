@@ -20,6 +20,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/criteria-go/criteria/internal/atomicfile"
 )
 
 // ErrClosed is returned by the methods of a [Tokenizer] after Close.
@@ -164,10 +166,10 @@ func (t *Tokenizer) SaveTo(dir string) error {
 	if config == nil {
 		config = []byte("{\n  \"do_lower_case\": false,\n  \"tokenizer_class\": \"DebertaV2Tokenizer\",\n  \"vocab_type\": \"spm\"\n}\n")
 	}
-	if err := writeFile(filepath.Join(dir, jsonFile), t.definition.text); err != nil {
+	if err := atomicfile.WriteFile(filepath.Join(dir, jsonFile), t.definition.text); err != nil {
 		return fmt.Errorf("token: %w", err)
 	}
-	if err := writeFile(filepath.Join(dir, configFile), config); err != nil {
+	if err := atomicfile.WriteFile(filepath.Join(dir, configFile), config); err != nil {
 		return fmt.Errorf("token: %w", err)
 	}
 	return nil
@@ -343,29 +345,4 @@ func (t *Tokenizer) ids(text string) []int32 {
 		ids[i] = int32(min(id, math.MaxInt32))
 	}
 	return ids
-}
-
-// writeFile replaces the file at path, in one step.
-func writeFile(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name()) // best effort: the first error is the one to report
-		}
-	}()
-	if _, err = f.Write(content); err == nil {
-		if err = f.Chmod(0o644); err == nil {
-			err = f.Sync()
-		}
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -19,6 +19,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/criteria-go/criteria/internal/atomicfile"
 )
 
 func main() {
@@ -26,28 +28,24 @@ func main() {
 	seed := flag.Uint64("seed", 1, "seed of texts and weights")
 	posts := flag.Int("posts", 400, "number of posts")
 	flag.Parse()
-	files, err := sample(*seed, *posts)
-	if err == nil {
-		err = write(*out, files)
-	}
-	if err != nil {
+	if err := write(*out, *seed, *posts); err != nil {
 		fmt.Fprintln(os.Stderr, "sampledata:", err)
 		os.Exit(1)
 	}
 }
 
-// sample returns the content of every file by its path below the folder.
-func sample(seed uint64, n int) (map[string][]byte, error) {
+// write writes the sample of n posts to dir.
+func write(dir string, seed uint64, n int) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
 	posts := newGenerator(seed).posts(n)
-	files := make(map[string][]byte)
-
 	rows := [][]string{{"post_id", "text"}}
 	for _, p := range posts {
 		rows = append(rows, []string{p.id, p.text()})
 	}
-	var err error
-	if files["redsm5_posts.csv"], err = encodeCSV(rows); err != nil {
-		return nil, err
+	if err := writeCSV(filepath.Join(dir, "redsm5_posts.csv"), rows); err != nil {
+		return err
 	}
 
 	rows = [][]string{{"post_id", "sentence_id", "sentence_text", "DSM5_symptom", "status", "explanation"}}
@@ -59,8 +57,8 @@ func sample(seed uint64, n int) (map[string][]byte, error) {
 			}
 		}
 	}
-	if files["redsm5_annotations.csv"], err = encodeCSV(rows); err != nil {
-		return nil, err
+	if err := writeCSV(filepath.Join(dir, "redsm5_annotations.csv"), rows); err != nil {
+		return err
 	}
 
 	criteria := struct {
@@ -72,34 +70,18 @@ func sample(seed uint64, n int) (map[string][]byte, error) {
 	}
 	text, err := json.MarshalIndent(criteria, "", "  ")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	files["criteria.json"] = append(text, '\n')
-
-	if err := addCheckpoint(files, seed); err != nil {
-		return nil, err
+	if err := atomicfile.WriteFile(filepath.Join(dir, "criteria.json"), append(text, '\n')); err != nil {
+		return err
 	}
-	return files, nil
+	return writeCheckpoint(filepath.Join(dir, "tiny-deberta"), seed)
 }
 
-func encodeCSV(rows [][]string) ([]byte, error) {
+func writeCSV(path string, rows [][]string) error {
 	var b bytes.Buffer
-	w := csv.NewWriter(&b)
-	if err := w.WriteAll(rows); err != nil {
-		return nil, err
+	if err := csv.NewWriter(&b).WriteAll(rows); err != nil {
+		return err
 	}
-	return b.Bytes(), nil
-}
-
-func write(dir string, files map[string][]byte) error {
-	for name, content := range files {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(path, content, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return atomicfile.WriteFile(path, b.Bytes())
 }
