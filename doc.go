@@ -1,0 +1,93 @@
+// Package criteria fine-tunes DeBERTaV3 classifiers that decide whether a text
+// shows a criterion, and serves them, without Python. ONNX Runtime computes; the
+// training graph, gradients included, is written by this module as standard
+// ONNX operators.
+//
+// # Basics
+//
+// A [Trainer] does the whole job: it reads and splits the data, fine-tunes the
+// checkpoint, keeps the best model of all epochs and tests it.
+//
+//	trainer, err := criteria.NewTrainer(
+//		criteria.WithCheckpoint("microsoft/deberta-v3-small"),
+//		criteria.WithData("data/redsm5", "data/redsm5/dsm5_criteria.json"),
+//		criteria.WithHooks(criteria.ProgressBar(os.Stderr)),
+//	)
+//	if err != nil {
+//		return err
+//	}
+//	result, err := trainer.Run(ctx)
+//
+// A [Classifier] answers:
+//
+//	classifier, err := result.Classifier(ctx) // or criteria.Load(ctx, "outputs/best_model")
+//	if err != nil {
+//		return err
+//	}
+//	defer classifier.Close()
+//	predictions, err := classifier.Predict(ctx, []criteria.Pair{{Post: post, Criterion: criterion}})
+//
+// Constructors check everything and open nothing. Run opens what it needs and
+// has closed it when it returns, so a Trainer needs no Close. What you inject,
+// you close.
+//
+// # Configuring
+//
+// [Config] holds every setting, [DefaultConfig] the defaults. Options set single
+// fields of it or replace what a run works with; [WithConfig] sets it as a whole.
+// [ParseConfig] and [Config.YAML] read and write it as YAML. Mistakes are
+// reported all at once, each with its key, what would be right and, for a slip of
+// the hand, what was probably meant.
+//
+// The programs in examples/ put a command line before this that Hydra users know
+// (groups, overrides, output directories); conf/ holds their defaults. A program
+// of yours needs none of it.
+//
+// # Data
+//
+// [ReadDataset] describes the files that are understood. Data from elsewhere
+// come as a [Dataset]. Every pair of a post and a criterion is an example, and
+// all pairs of a post are in one split.
+//
+// # Tracking
+//
+// With [WithTracker] and [NewMLflowTracker] a run is recorded as MLflow's own are:
+// parameters, scores of every epoch, tags that say from which code and data it
+// comes, the model and the pictures. A store that is away at the start is an
+// error at once; one that goes away later costs nothing.
+//
+// # Reproducibility
+//
+// Two runs of one configuration on one data set and one kind of machine give
+// the same weights and scores, bit for bit, with any number of threads. The split
+// is a function of the data and train.seed, the order of the pairs one of seed
+// and epoch, and the dropout masks are one of seed and update.
+//
+// # Errors
+//
+// Errors say what was found, what was wanted and what to do. What a program can
+// act on has a type: [*OptionError], [*ConfigError], [*DataError], [*RuntimeError],
+// [*DivergedError], [*InterruptedError]. That a training stopped early is no
+// error but a [StopReason].
+//
+// When the context of Run ends, the micro-batch at hand is finished, the tracked
+// run is ended as KILLED, and an [*InterruptedError] is returned, which is
+// [context.Canceled] too. The best model so far stays in the output directory.
+//
+// # Extending
+//
+// [Engine], [Tokenizer] and [Tracker] are small interfaces with a real default
+// each; [WithEngine], [WithTokenizer] and [WithTracker] replace them. [Hooks] are
+// told of every step, epoch and checkpoint; [ProgressBar] is made of them, and
+// your metrics exporter can be.
+//
+// # Caveats
+//
+// The default engine needs the shared library of ONNX Runtime 1.24 or newer,
+// which [CheckRuntime] looks for, and the default tokenizer a C library at link
+// time; "make env" prints what a plain go build needs. With the build tag
+// notokenizers the package builds without it, and a Tokenizer must be injected.
+//
+// A model judges texts as it has learned to from its data. It does not diagnose,
+// and no decision about a person must rest on it alone.
+package criteria
