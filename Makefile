@@ -28,7 +28,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## train a tiny classifier on the sample data and let it predict
-	@$(call native) $(GO) run ./examples/train model=tiny data=sample train=tiny $(ARGS)
+	@$(call native) sh scripts/demo.sh $(ARGS)
 
 test: ## run all tests (TEST=./internal/graph for some)
 	@$(call native,mlflow) $(GO) run ./internal/cmd/gotest -- -timeout 30m $(TEST)

@@ -1,16 +1,23 @@
-#!/usr/bin/env bash
-# demo.sh DIR: run the demo as a newcomer does and judge what it left, with
-# tools that share no code with it. DIR is a new folder for what is downloaded
-# from the run's record.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-into=$1
-mkdir -p "$into"
-started=$(date +%s)
+#!/bin/sh
+# demo.sh [OVERRIDES...]: train a tiny classifier on the fictional sample, then
+# let it judge pairs that it has not seen.
+set -eu
+dir=outputs/$(date +%Y-%m-%d/%H-%M-%S)
+go run ./examples/train model=tiny data=sample train=tiny "hydra.run.dir=$dir" "$@"
 
-make --no-print-directory demo | tee "$into/demo.log"
-echo "demo: $(($(date +%s) - started)) s"
+printf '\nPredictions:\n\n'
+go run ./examples/predict "$dir/best_model" <examples/predict/sample.jsonl |
+	paste - examples/predict/sample.jsonl
 
-python=$(go run ./internal/cmd/deps venv mlflow)
-"$python" scripts/judge_run.py sqlite:///mlflow.db --since "$started" --into "$into" --min-macro-f1 0.90
-go run ./internal/cmd/graphaudit "$into"/model/*.onnx
+cat <<END
+
+The model is in $dir/best_model, with a model card in README.md.
+To judge pairs of your own, one JSON object per line as above:
+
+  eval "\$(make -s env)"
+  go run ./examples/predict $dir/best_model < pairs.jsonl
+
+The run is recorded in mlflow.db. To look at it (pip install mlflow):
+
+  mlflow ui --backend-store-uri sqlite:///mlflow.db
+END

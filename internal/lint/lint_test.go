@@ -25,33 +25,34 @@ const module = "github.com/criteria-go/criteria"
 // tests included. A new package gets its line here first. "..." after a name
 // stands for all packages below it.
 var rooms = map[string][]string{
-	"":                    {"conf", "internal/..."}, // the public package; see alsoOutside
-	"conf":                {},
-	"internal/atomicfile": {},
-	"internal/checkpoint": {"internal/atomicfile"},
-	"internal/data":       {},
-	"internal/deberta":    {"internal/graph"},
-	"internal/dropout":    {},
-	"internal/engine":     {"internal/atomicfile", "internal/checkpoint", "internal/deberta", "internal/dropout", "internal/graph", "internal/optim", "internal/ort"},
-	"internal/fakes":      {""},
-	"internal/golden":     {},
-	"internal/graph":      {},
-	"internal/graphaudit": {},
-	"internal/hub":        {"internal/atomicfile"},
-	"internal/hydra":      {},
-	"internal/lint":       {},
-	"internal/metrics":    {},
-	"internal/mlflow":     {"internal/atomicfile"},
-	"internal/optim":      {},
-	"internal/ort":        {},
-	"internal/report":     {"internal/atomicfile"},
-	"internal/token":      {"internal/atomicfile"},
-	"internal/cmd/...":    {"", "internal/..."},
-	"examples/...":        {"", "conf", "internal/hydra"},
+	"":                           {"conf", "internal/..."}, // the public package; see alsoOutside
+	"conf":                       {},
+	"internal/atomicfile":        {},
+	"internal/checkpoint":        {"internal/atomicfile"},
+	"internal/data":              {},
+	"internal/deberta":           {"internal/graph"},
+	"internal/dropout":           {},
+	"internal/engine":            {"internal/atomicfile", "internal/checkpoint", "internal/deberta", "internal/dropout", "internal/graph", "internal/optim", "internal/ort"},
+	"internal/fakes":             {""},
+	"internal/golden":            {},
+	"internal/graph":             {},
+	"internal/graphaudit":        {},
+	"internal/hub":               {"internal/atomicfile"},
+	"internal/hydra":             {},
+	"internal/lint":              {},
+	"internal/metrics":           {},
+	"internal/mlflow":            {"internal/atomicfile"},
+	"internal/mlflow/mlflowtest": {},
+	"internal/optim":             {},
+	"internal/ort":               {},
+	"internal/report":            {"internal/atomicfile"},
+	"internal/token":             {"internal/atomicfile"},
+	"internal/cmd/...":           {"", "internal/..."},
+	"examples/...":               {"", "conf", "internal/hydra"},
 }
 
 // testOnly are packages that only tests, and commands in internal/cmd, import.
-var testOnly = []string{"internal/fakes", "internal/golden", "internal/graphaudit", "internal/lint"}
+var testOnly = []string{"internal/fakes", "internal/golden", "internal/graphaudit", "internal/lint", "internal/mlflow/mlflowtest"}
 
 // testImports are what tests import beyond what their package may.
 var testImports = map[string][]string{
@@ -274,6 +275,9 @@ func TestLibraryKeepsOut(t *testing.T) {
 		ast.Inspect(f, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.SelectorExpr:
+				if strings.HasPrefix(name, "internal/hydra/") && n.Sel.Name == "Stdout" {
+					return true // the command line of the programs that use it
+				}
 				if x, ok := n.X.(*ast.Ident); ok && forbidden[imported[x.Name]][n.Sel.Name] {
 					t.Errorf("%s uses %s.%s", fset.Position(n.Pos()), x.Name, n.Sel.Name)
 				}
