@@ -106,25 +106,29 @@ func (s *restStore) call(ctx context.Context, op, method, endpoint string, query
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	// The answer is read inside of the retries, so that one that breaks off is
-	// asked for again.
-	var refusal error
+	if out == nil {
+		out = &struct{}{}
+	}
+	return s.do(ctx, op, req, retries, func(body []byte) error {
+		if err := json.Unmarshal(body, out); err != nil {
+			return s.foreign(op, body)
+		}
+		return nil
+	})
+}
+
+// do sends a request, with retries, and hands a good answer to accept. The
+// answer is read inside of the retries: one that breaks off is asked for again.
+func (s *restStore) do(ctx context.Context, op string, req *retryablehttp.Request, retries int, accept func(body []byte) error) error {
 	req.SetResponseHandler(func(resp *http.Response) error {
 		if resp.StatusCode != http.StatusOK {
-			refusal = s.refusal(op, resp)
-			return nil
+			return s.refusal(op, resp)
 		}
-		b, err := readAnswer(resp.Body)
+		body, err := readAnswer(resp.Body)
 		if err != nil {
 			return err
 		}
-		if out == nil {
-			out = &struct{}{}
-		}
-		if err := json.Unmarshal(b, out); err != nil {
-			return &APIError{Op: op, Status: resp.StatusCode, Message: fmt.Sprintf("the answer is not MLflow's: %s (is %s the address of an MLflow server?)", excerpt(b), s.base)}
-		}
-		return nil
+		return accept(body)
 	})
 	resp, err := s.config.retrier(s.client, retries).Do(req)
 	if resp != nil {
@@ -133,13 +137,15 @@ func (s *restStore) call(ctx context.Context, op, method, endpoint string, query
 	if err != nil {
 		return s.explain(ctx, op, err)
 	}
-	if refusal != nil {
-		return refusal
-	}
 	if resp.StatusCode != http.StatusOK { // tried often enough
 		return s.refusal(op, resp)
 	}
 	return nil
+}
+
+// foreign is an answer with status 200 that is not MLflow's.
+func (s *restStore) foreign(op string, body []byte) error {
+	return &APIError{Op: op, Status: http.StatusOK, Message: fmt.Sprintf("the answer is not MLflow's: %s (is %s the address of an MLflow server?)", excerpt(body), s.base)}
 }
 
 func readAnswer(r io.Reader) ([]byte, error) {
@@ -606,17 +612,14 @@ func (s *restStore) PutArtifact(ctx context.Context, run Run, p string, content 
 	}
 	req.ContentLength = content.Size()
 	req.Header.Set("Content-Type", "application/octet-stream")
-	resp, err := s.config.retrier(s.client, s.config.retries).Do(req)
-	if resp != nil {
-		defer resp.Body.Close()
-	}
-	if err != nil {
-		return s.explain(ctx, op, err)
-	}
-	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusNoContent {
-		return s.refusal(op, resp)
-	}
-	return nil
+	return s.do(ctx, op, req, s.config.retries, func(body []byte) error {
+		// MLflow answers nothing or {}. A page comes from something in
+		// between, and then nothing has been stored.
+		if len(body) > 0 && !json.Valid(body) {
+			return s.foreign(op, body)
+		}
+		return nil
+	})
 }
 
 func (s *restStore) OpenArtifact(ctx context.Context, run Run, p string) (io.ReadCloser, error) {

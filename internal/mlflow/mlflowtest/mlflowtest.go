@@ -185,7 +185,9 @@ func (s *Server) Start(t testing.TB) {
 		args = append(args, "--app-name", "basic-auth")
 		config := s.opts.Dir + "/auth.ini"
 		ini := fmt.Sprintf("[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///auth.db\nadmin_username = %s\nadmin_password = %s\n"+
-			"authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n", s.opts.User, s.opts.Password)
+			"authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"+
+			"auth_cache_ttl_seconds = 60\n", // checking a password is slow on purpose
+			s.opts.User, s.opts.Password)
 		if err := os.WriteFile(config, []byte(ini), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.data.dataset import Dataset
 from mlflow.data.http_dataset_source import HTTPDatasetSource
+from mlflow.entities import Metric
 
 PARAMS = {"train.learning_rate": 2e-05, "train.epochs": 3, "flag": True, "nothing": None, "text": "first\nsecond é", "path/with slash": "x"}
 FILES = {"config/config.yaml": "seed: 42\n", "model/weights 100%.bin": "w" * 200_000, "model/deep/er/é.json": "{}", "top.txt": "top"}
@@ -43,11 +44,13 @@ def write(uri, artifacts):
         mlflow.log_params(PARAMS)
         mlflow.set_tags({"stage": "train", "with space": "a 'b' \"c\""})
         mlflow.log_input(Posts(HTTPDatasetSource("https://example.org/posts.csv"), name="posts"), context="train")
+        points = []
         for step in range(1, 31):
             for key, value in (("train_loss", 1 / step), ("val/f1", step / 100), ("sometimes", float("nan") if step % 10 == 0 else step)):
                 at = 1_700_000_000_000 + step * 1000
-                MlflowClient().log_metric(run.info.run_id, key, value, timestamp=at, step=step)
+                points.append(Metric(key, value, at, step))
                 history.setdefault(key, []).append([None if value != value else value, at, step])
+        MlflowClient().log_batch(run.info.run_id, metrics=points)
         with tempfile.TemporaryDirectory() as d:
             for path, content in FILES.items():
                 file = os.path.join(d, path)
