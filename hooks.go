@@ -18,6 +18,8 @@ type Hooks struct {
 	Epoch func(EpochEvent)
 	// Checkpoint is called when a model was written.
 	Checkpoint func(CheckpointEvent)
+	// End is called when the run is over, however it ended.
+	End func(EndEvent)
 }
 
 // DownloadEvent describes the transfer of a file.
@@ -71,6 +73,12 @@ type CheckpointEvent struct {
 	Epoch int
 }
 
+// EndEvent describes how a run ended.
+type EndEvent struct {
+	Status RunStatus
+	Err    error // what Run returns; nil if it succeeded
+}
+
 // JoinHooks returns hooks that call all of h in order.
 func JoinHooks(h ...Hooks) Hooks {
 	return Hooks{
@@ -79,6 +87,7 @@ func JoinHooks(h ...Hooks) Hooks {
 		Step:       joined(h, func(h Hooks) func(StepEvent) { return h.Step }),
 		Epoch:      joined(h, func(h Hooks) func(EpochEvent) { return h.Epoch }),
 		Checkpoint: joined(h, func(h Hooks) func(CheckpointEvent) { return h.Checkpoint }),
+		End:        joined(h, func(h Hooks) func(EndEvent) { return h.End }),
 	}
 }
 

@@ -64,7 +64,7 @@ func Load(ctx context.Context, dir string, opts ...LoadOption) (_ *Classifier, e
 		engine = ONNXRuntime("")
 	}
 	if c.session, err = engine.Open(ctx, ModelSpec{Dir: dir, Threads: s.threads}); err != nil {
-		return nil, fmt.Errorf("criteria: open the model %s: %w", dir, err)
+		return nil, openError(dir, err)
 	}
 	c.closers.add(c.session.Close)
 	s.log.Info("model loaded", "dir", dir, "device", describe(c.session).Device)

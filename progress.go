@@ -17,7 +17,7 @@ import (
 func ProgressBar(w io.Writer) Hooks {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		p := &barProgress{w: w}
-		return Hooks{Step: p.step, Download: p.download}
+		return Hooks{Step: p.step, Download: p.download, End: p.end}
 	}
 	p := &lineProgress{w: w, every: 10 * time.Second}
 	return Hooks{Step: p.step, Download: p.download}
@@ -54,7 +54,7 @@ func (p *barProgress) show(stretch string, total, done int64, opts ...progressba
 		p.bar = progressbar.NewOptions64(total, append(opts,
 			progressbar.OptionSetWriter(p.w),
 			progressbar.OptionSetDescription(stretch),
-			progressbar.OptionSetTheme(progressbar.ThemeUnicode),
+			progressbar.OptionSetTheme(progressbar.Theme{Saucer: "█", SaucerPadding: "░"}),
 			progressbar.OptionSetWidth(30),
 			progressbar.OptionThrottle(100*time.Millisecond),
 			progressbar.OptionSetRenderBlankState(true),
@@ -64,6 +64,13 @@ func (p *barProgress) show(stretch string, total, done int64, opts ...progressba
 	_ = p.bar.Set64(done)
 	if done == total {
 		_ = p.bar.Finish()
+	}
+}
+
+// end clears the bar of a run that stopped in the middle of it.
+func (p *barProgress) end(EndEvent) {
+	if p.bar != nil {
+		_ = p.bar.Clear()
 	}
 }
 

@@ -126,6 +126,7 @@ func (r *run) end(ctx context.Context, err error) error {
 	if endErr := r.tracked.End(ctx, status); endErr != nil {
 		err = errors.Join(err, trackingError("end the run", endErr))
 	}
+	r.hooks.End(EndEvent{Status: status, Err: err})
 	return err
 }
 
@@ -241,7 +242,7 @@ func (r *run) openModel(ctx context.Context, closers *closers) error {
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("criteria: open %s: %w", r.checkpoint, err)
+		return openError(r.checkpoint, err)
 	}
 	closers.add(func() error { return r.closeSession() })
 
@@ -486,7 +487,7 @@ func (r *run) testBest(ctx context.Context, closers *closers) error {
 	dir := filepath.Join(r.outputDir, bestModelDir)
 	session, err := r.engine.Open(ctx, ModelSpec{Dir: dir, Threads: r.cfg.Train.Threads})
 	if err != nil {
-		return fmt.Errorf("criteria: open the best model %s: %w", dir, err)
+		return openError(dir, err)
 	}
 	closers.add(session.Close)
 	if r.testTally, err = r.evaluate(ctx, session, PhaseTest, r.test); err != nil {

@@ -1,6 +1,19 @@
 package criteria
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// openError says which model could not be opened, unless it is not the model
+// that is at fault.
+func openError(dir string, err error) error {
+	var runtime *RuntimeError
+	if errors.As(err, &runtime) {
+		return err
+	}
+	return fmt.Errorf("criteria: open the model %s: %w", dir, err)
+}
 
 // describe asks a session what it runs on.
 func describe(s Session) SessionInfo {

@@ -700,6 +700,7 @@ func TestHookOrder(t *testing.T) {
 			Start:      func(e criteria.StartEvent) { got = append(got, fmt.Sprintf("%s start %d steps", name, e.Steps)) },
 			Epoch:      func(e criteria.EpochEvent) { got = append(got, fmt.Sprintf("%s epoch %d/%d", name, e.Epoch, e.Epochs)) },
 			Checkpoint: func(e criteria.CheckpointEvent) { got = append(got, fmt.Sprintf("%s checkpoint %d", name, e.Epoch)) },
+			End:        func(e criteria.EndEvent) { got = append(got, fmt.Sprintf("%s end %s %v", name, e.Status, e.Err)) },
 		}
 	}
 	scripted(b, 0.9, 0.5)
@@ -713,6 +714,7 @@ func TestHookOrder(t *testing.T) {
 	}))
 	want := []string{
 		"a start 16 steps", "b start 16 steps", "a epoch 1/2", "b epoch 1/2", "a checkpoint 1", "b checkpoint 1", "a epoch 2/2", "b epoch 2/2",
+		"a end FINISHED <nil>", "b end FINISHED <nil>",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -71,6 +72,10 @@ func train(ctx context.Context, job *hydra.Job) (err error) {
 	}
 	log.Info("configuration:\n" + string(config.YAML()))
 	result, err := trainer.Run(ctx)
+	if errors.Is(err, context.Canceled) {
+		log.Warn(err.Error())
+		return nil // what the user asked for is no failure; main knows the exit code
+	}
 	if err != nil {
 		return err
 	}

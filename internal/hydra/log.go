@@ -18,13 +18,14 @@ import (
 //
 // to the job's log file and to console. Attributes follow the message as
 // key=value. Messages of level DEBUG are left out unless hydra.verbose asks for
-// them. The log file must be closed.
+// them. Those of level ERROR go to the file alone: the error that a task returns
+// is shown by [App.Run]. The log file must be closed.
 func (j *Job) OpenLog(console io.Writer) (*slog.Logger, io.Closer, error) {
 	file, err := os.OpenFile(j.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, nil, err
 	}
-	h := &logHandler{sink: &logSink{writers: []io.Writer{console, file}}, name: j.Name, level: slog.LevelInfo}
+	h := &logHandler{sink: &logSink{console: console, file: file}, name: j.Name, level: slog.LevelInfo}
 	if j.Verbose {
 		h.level = slog.LevelDebug
 	}
@@ -33,8 +34,8 @@ func (j *Job) OpenLog(console io.Writer) (*slog.Logger, io.Closer, error) {
 
 // logSink is what handlers that come from one another share.
 type logSink struct {
-	mu      sync.Mutex
-	writers []io.Writer
+	mu            sync.Mutex
+	console, file io.Writer
 }
 
 type logHandler struct {
@@ -58,12 +59,12 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 	b.WriteString("\n")
 	h.sink.mu.Lock()
 	defer h.sink.mu.Unlock()
-	var errs []error
-	for _, w := range h.sink.writers {
-		_, err := io.WriteString(w, b.String())
-		errs = append(errs, err)
+	_, err := io.WriteString(h.sink.file, b.String())
+	if r.Level < slog.LevelError {
+		_, consoleErr := io.WriteString(h.sink.console, b.String())
+		err = errors.Join(err, consoleErr)
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
