@@ -26,15 +26,19 @@ import (
 func main() {
 	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, restore) // the second signal does what signals do: it kills
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+func run(ctx context.Context, args []string) (exitCode int) {
 	app := hydra.App{
 		Name: "train", ConfigFS: conf.FS, ConfigName: "config", ConfigLabel: "conf",
 		Help: "Fine-tune a DeBERTaV3 classifier of (post, criterion) pairs.",
 	}
-	code := app.Run(ctx, os.Args[1:], train)
+	exitCode = app.Run(ctx, args, train)
 	if ctx.Err() != nil {
-		code = 130
+		return 130
 	}
-	os.Exit(code)
+	return exitCode
 }
 
 func train(ctx context.Context, job *hydra.Job) (err error) {
