@@ -12,12 +12,14 @@ import (
 // split it says that they are not known yet.
 func (r *run) card() []byte {
 	var b strings.Builder
-	base := r.cfg.Model.Checkpoint
+	base, metadata := r.cfg.Model.Checkpoint, ""
+	if base != r.checkpoint { // an id of the hub, which its pages can link to; a folder says nothing to others
+		metadata = "base_model: " + quoteYAML(base) + "\n"
+	}
 	fmt.Fprintf(&b, `---
 library_name: criteria
 pipeline_tag: text-classification
-base_model: %s
----
+%s---
 
 # Does a post show a criterion?
 
@@ -28,7 +30,7 @@ shows the criterion.
 It is a research model. It does not diagnose, and no decision about a person
 must rest on it alone.
 
-`, quoteYAML(base), base)
+`, metadata, base)
 
 	b.WriteString("## Scores\n\n| split | pairs | accuracy | macro-F1 | weighted F1 | precision | recall | loss |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	row := func(name string, pairs int, s Scores) {
