@@ -22,7 +22,7 @@ import (
 
 const (
 	maxAnswer = 64 << 20 // bytes of a JSON answer
-	maxPages  = 10_000   // of one listing
+	maxPages  = 1000     // of one listing
 )
 
 type restStore struct {
