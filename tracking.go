@@ -45,15 +45,16 @@ const (
 type MLflowTracker struct {
 	uri, experiment string
 	log             *slog.Logger
-	sampling        time.Duration
+	sampling        time.Duration // of system metrics; 0: none
+	getenv          func(string) string
+	maxRetries      int
+	patience        time.Duration // at the end of a run; 0: the recorder's default
+	openStore       func(ctx context.Context, uri string) (mlflow.Store, error)
 
-	mu           sync.Mutex // held while the store is opened
+	mu           sync.Mutex // held while the store is opened and closed
 	store        mlflow.Store
-	users        int    // runs that use the store; the last one closes it
-	experimentID string // of the experiment, while the store is open
-	getenv       func(string) string
-	patience     time.Duration
-	maxRetries   int
+	experimentID string // in the store, while it is open
+	users        int    // runs that use the store: the last one closes it
 }
 
 // TrackerOption configures [NewMLflowTracker] and [SyncTracking].
@@ -102,6 +103,7 @@ func NewMLflowTracker(uri, experiment string, opts ...TrackerOption) (*MLflowTra
 	t := &MLflowTracker{
 		log: slog.New(slog.DiscardHandler), sampling: 10 * time.Second, getenv: os.Getenv, maxRetries: 2,
 	}
+	t.openStore = t.open
 	if strings.EqualFold(t.getenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"), "false") {
 		t.sampling = 0
 	}
@@ -162,7 +164,7 @@ func (t *MLflowTracker) acquire(ctx context.Context) (mlflow.Store, string, erro
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.users == 0 {
-		store, err := t.open(ctx, t.uri)
+		store, err := t.openStore(ctx, t.uri)
 		if err != nil {
 			return nil, "", err
 		}
@@ -176,9 +178,9 @@ func (t *MLflowTracker) acquire(ctx context.Context) (mlflow.Store, string, erro
 	return t.store, t.experimentID, nil
 }
 
+// open opens a store. A recorder tries again by itself and says earlier that
+// the store is away, so that there are few retries below it.
 func (t *MLflowTracker) open(ctx context.Context, uri string) (mlflow.Store, error) {
-	// Few retries: a recorder tries again anyway, and says earlier that the
-	// store is away.
 	return mlflow.Open(ctx, uri, mlflow.Options{Getenv: t.getenv, MaxRetries: t.maxRetries, Logger: t.log})
 }
 
@@ -243,7 +245,7 @@ func SyncTracking(ctx context.Context, dir, uri string, opts ...TrackerOption) (
 			return err
 		}
 		runs, err := mlflow.Sync(ctx, p, func(ctx context.Context, from string) (mlflow.Store, error) {
-			return t.open(ctx, cmp.Or(uri, from))
+			return t.openStore(ctx, cmp.Or(uri, from))
 		}, t.log)
 		errs = append(errs, err)
 		t.report(runs)
