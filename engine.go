@@ -89,7 +89,7 @@ func (e *RuntimeError) Unwrap() error { return e.Err }
 // Is reports whether target is [ErrRuntimeMissing] and no library was found.
 func (e *RuntimeError) Is(target error) bool { return target == ErrRuntimeMissing && e.Library == "" }
 
-// ErrRuntimeMissing: ONNX Runtime's shared library was not found. See
+// ErrRuntimeMissing says that ONNX Runtime's shared library was not found. See
 // [RuntimeError] for the places where it was looked for.
 var ErrRuntimeMissing = errors.New("criteria: ONNX Runtime was not found")
 

@@ -27,10 +27,6 @@ type trainerOption func(*settings) error
 
 func (f trainerOption) applyTrainer(s *settings) error { return f(s) }
 
-type loadOption func(*settings) error
-
-func (f loadOption) applyLoad(s *settings) error { return f(s) }
-
 type option func(*settings) error
 
 func (f option) applyTrainer(s *settings) error { return f(s) }

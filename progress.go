@@ -16,11 +16,15 @@ import (
 // characters, a plain line every 10 s.
 func ProgressBar(w io.Writer) Hooks {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		p := &barProgress{w: w}
-		return Hooks{Step: p.step, Download: p.download, End: p.end}
+		return bars(w)
 	}
 	p := &lineProgress{w: w, every: 10 * time.Second}
 	return Hooks{Step: p.step, Download: p.download}
+}
+
+func bars(w io.Writer) Hooks {
+	p := &barProgress{w: w}
+	return Hooks{Step: p.step, Download: p.download, End: p.end}
 }
 
 // stretch names a piece of work that has a bar of its own.

@@ -38,3 +38,35 @@ func TestProgressLines(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// What a terminal shows after a stretch of work is what stood there before.
+func TestProgressBars(t *testing.T) {
+	var out strings.Builder
+	hooks := criteria.Bars(&out)
+	since := func() string {
+		text := out.String()
+		out.Reset()
+		return text
+	}
+	step := func(pairs int) {
+		hooks.Step(criteria.StepEvent{Phase: criteria.PhaseTrain, Epoch: 1, Epochs: 2, Pairs: pairs, Total: 100})
+	}
+	hooks.Download(criteria.DownloadEvent{File: "config.json", Done: 1, Total: 2})
+	if text := since(); !strings.Contains(text, "download config.json") {
+		t.Errorf("a download shows %q", text)
+	}
+	step(10)
+	if text := since(); !strings.Contains(text, "epoch 1/2 train") || !strings.Contains(text, "/100") {
+		t.Errorf("a step shows %q", text)
+	}
+	step(100)
+	if text := since(); !strings.HasSuffix(text, " \r") {
+		t.Errorf("after the last step stands %q; want a cleared line", text)
+	}
+	hooks.Step(criteria.StepEvent{Phase: criteria.PhaseVal, Epoch: 1, Epochs: 2, Pairs: 10, Total: 100})
+	since()
+	hooks.End(criteria.EndEvent{Status: criteria.RunKilled})
+	if text := since(); !strings.HasSuffix(text, " \r") {
+		t.Errorf("after the end of the run stands %q; want a cleared line", text)
+	}
+}

@@ -78,8 +78,8 @@ func (b *bench) run(t *testing.T, opts ...criteria.TrainerOption) *criteria.Resu
 	return result
 }
 
-// fail runs a training that must fail and returns its error and tracked run.
-func (b *bench) fail(t *testing.T, ctx context.Context, opts ...criteria.TrainerOption) (error, *fakes.Run) {
+// fail runs a training that must fail and returns its tracked run and its error.
+func (b *bench) fail(ctx context.Context, t *testing.T, opts ...criteria.TrainerOption) (*fakes.Run, error) {
 	t.Helper()
 	result, err := b.trainer(t, opts...).Run(ctx)
 	if err == nil || result != nil {
@@ -89,9 +89,9 @@ func (b *bench) fail(t *testing.T, ctx context.Context, opts ...criteria.Trainer
 		t.Errorf("error %q; want one line that begins with criteria:", err)
 	}
 	if runs := b.tracker.Runs(); len(runs) > 0 {
-		return err, runs[0]
+		return runs[0], err
 	}
-	return err, nil
+	return nil, err
 }
 
 func files(t *testing.T, dir string) []string {
@@ -496,7 +496,7 @@ func TestTrackerDownAtStart(t *testing.T) {
 		}
 		return nil
 	}
-	err, _ := b.fail(t, t.Context())
+	_, err := b.fail(t.Context(), t)
 	if !errors.Is(err, down) {
 		t.Errorf("error %v; want that of the tracker", err)
 	}
@@ -534,7 +534,7 @@ func TestFailuresEndTheRun(t *testing.T) {
 				}
 				return nil
 			}
-			err, run := b.fail(t, t.Context())
+			run, err := b.fail(t.Context(), t)
 			if !errors.Is(err, full) {
 				t.Errorf("error %v; want the cause", err)
 			}
@@ -559,7 +559,7 @@ func TestFullDiskKeepsTheLastModel(t *testing.T) {
 		}
 		return nil
 	}
-	if err, _ := b.fail(t, t.Context()); !errors.Is(err, full) {
+	if _, err := b.fail(t.Context(), t); !errors.Is(err, full) {
 		t.Errorf("error %v; want the cause", err)
 	}
 	want := []string{"best_model/README.md", "best_model/fake_model.json", "best_model/tokenizer.json", "best_model/training_config.yaml"}
@@ -593,7 +593,7 @@ func TestDivergence(t *testing.T) {
 					}
 				}
 			}
-			err, run := b.fail(t, t.Context())
+			run, err := b.fail(t.Context(), t)
 			var diverged *criteria.DivergedError
 			if !errors.Is(err, criteria.ErrDiverged) || !errors.As(err, &diverged) {
 				t.Fatalf("error %v; want a DivergedError", err)
@@ -632,7 +632,7 @@ func TestInterruption(t *testing.T) {
 					}
 				}
 			}}
-			err, run := b.fail(t, ctx, criteria.WithHooks(hooks))
+			run, err := b.fail(ctx, t, criteria.WithHooks(hooks))
 			var interrupted *criteria.InterruptedError
 			if !errors.As(err, &interrupted) {
 				t.Fatalf("error %v; want an InterruptedError", err)
@@ -680,7 +680,7 @@ func TestDatasetChecks(t *testing.T) {
 			// Post 18, the first of the validation split, is of class 1.
 			b.data = fakes.Dataset(18, 6, 6, 1)
 			tc.change(b.data)
-			err, run := b.fail(t, t.Context())
+			run, err := b.fail(t.Context(), t)
 			var fault *criteria.DataError
 			if !errors.As(err, &fault) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v; want a DataError with %q", err, tc.want)

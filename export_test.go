@@ -1,0 +1,4 @@
+package criteria
+
+// Bars is what [ProgressBar] returns for a terminal.
+var Bars = bars
