@@ -38,8 +38,9 @@ type Training struct {
 	WeightDecay float64
 	DecayAll    bool    // also biases and LayerNorms, as torch does by default
 	MaxGradNorm float64 // 0: gradients are not clipped
-	// Accumulation is the number of micro-batches whose gradients an update
-	// averages, at least 1.
+	// Accumulation is the largest number of micro-batches whose gradients an
+	// update averages, at least 1. More than one needs memory for a second set
+	// of gradients.
 	Accumulation int
 }
 

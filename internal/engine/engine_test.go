@@ -206,6 +206,26 @@ func TestLearns(t *testing.T) {
 	}
 }
 
+// TestShortWindow: an update averages over the micro-batches that it got, so a
+// window of the same batch twice moves the parameters as the batch alone does.
+func TestShortWindow(t *testing.T) {
+	after := func(micros int) []float32 {
+		e := openEngine(t, trainingSpec(t, adamWFused), false)
+		for micro := range micros {
+			if _, err := e.Accumulate(context.Background(), randomBatch(4, 3, 20), 0, micro); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := e.Update(context.Background(), 1e-3); err != nil {
+			t.Fatal(err)
+		}
+		return slices.Clone(e.params.Float32())
+	}
+	if !slices.Equal(after(1), after(2)) {
+		t.Error("one micro-batch of a window of two does not count as a whole update")
+	}
+}
+
 // TestPadding: rows and columns of padding change nothing but the last bits,
 // whether the caller or the engine adds them.
 func TestPadding(t *testing.T) {

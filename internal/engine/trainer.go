@@ -100,9 +100,8 @@ func (t *trainer) bindGradients(p *program, b *ort.Binding, gradients *ort.Buffe
 }
 
 // Accumulate runs forward and backward over a micro-batch with dropout and adds
-// its gradients, divided by the number of micro-batches of an update. step and
-// micro number the update and the micro-batch within it: together with the seed
-// they decide the dropout masks.
+// its gradients. step and micro number the update and the micro-batch within
+// it: together with the seed they decide the dropout masks.
 //
 // After an error, and if ctx ends, nothing is accumulated: the engine is as it
 // was after the last Update.
@@ -130,7 +129,7 @@ func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Res
 		return Result{}, err
 	}
 	p.load(b)
-	p.lossScale.Float32()[0] = 1 / float32(t.spec.Accumulation)
+	p.lossScale.Float32()[0] = 1
 	if err := t.drawMasks(p, step, micro); err != nil {
 		return Result{}, err
 	}
@@ -281,10 +280,11 @@ func (t *trainer) discard() {
 	t.accumulated = 0
 }
 
-// Update clips the accumulated gradients to the global norm, takes one
-// optimizer step at the given learning rate and forgets them. It returns the
-// norm before clipping, which is not finite if the run has diverged: then the
-// parameters are left as they are.
+// Update averages the gradients over the micro-batches that were accumulated
+// (the last window of an epoch may have fewer than the others), clips them to
+// the global norm, takes one optimizer step at the given learning rate and
+// forgets them. It returns the norm before clipping, which is not finite if the
+// run has diverged: then the parameters are left as they are.
 func (e *Engine) Update(ctx context.Context, learningRate float64) (gradNorm float64, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -301,12 +301,13 @@ func (e *Engine) Update(ctx context.Context, learningRate float64) (gradNorm flo
 	}
 	t := e.trainer
 	defer t.discard()
-	norm := optim.GlobalNorm(t.gradients.Float32(), t.threads)
+	share := 1 / float64(t.accumulated)
+	norm := optim.GlobalNorm(t.gradients.Float32(), t.threads) * share
 	if norm-norm != 0 { // NaN or infinite
 		return norm, nil
 	}
 	t.updates++
-	return norm, t.optimizer.step(ctx, t.updates, learningRate, optim.ClipScale(norm, t.spec.MaxGradNorm))
+	return norm, t.optimizer.step(ctx, t.updates, learningRate, optim.ClipScale(norm, t.spec.MaxGradNorm)*float32(share))
 }
 
 // updatesKey is the metadata entry that counts the optimizer's steps.
