@@ -101,7 +101,8 @@ func openFiles(dir string, asURI bool, opts Options) (Store, error) {
 		s.uri = (&url.URL{Scheme: "file", Path: s.base}).String()
 		s.base = s.uri
 	}
-	if _, err := root.Stat("0/" + metaFile); errors.Is(err, fs.ErrNotExist) {
+	_, err = root.Stat("0/" + metaFile)
+	if errors.Is(err, fs.ErrNotExist) {
 		err = s.createExperiment("0", "Default")
 	}
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-cleanhttp"
 	"github.com/hashicorp/go-retryablehttp"
 )
 
@@ -145,7 +146,7 @@ func tlsConfig(env func(string) string) (*tls.Config, error) {
 // httpClient never leaves the host of the request: credentials, metrics and
 // weights must not end up where a redirect points to.
 func (c restConfig) httpClient() *http.Client {
-	base := http.DefaultTransport.(*http.Transport).Clone()
+	base := cleanhttp.DefaultPooledTransport() // shares nothing with the program around us
 	base.TLSClientConfig = c.tls
 	return &http.Client{
 		Transport: stallTransport{base, c.timeout},
