@@ -44,8 +44,10 @@ var rooms = map[string][]string{
 	"internal/mlflow":            {"internal/atomicfile"},
 	"internal/mlflow/mlflowtest": {},
 	"internal/optim":             {},
+	"internal/optunadb":          {"internal/study"},
 	"internal/ort":               {},
 	"internal/report":            {"internal/atomicfile"},
+	"internal/study":             {},
 	"internal/token":             {"internal/atomicfile"},
 	"internal/cmd/...":           {"", "internal/..."},
 	"examples/...":               {"", "conf", "internal/hydra"},
@@ -67,8 +69,8 @@ var onlyIn = map[string][]string{
 	"github.com/yalue/onnxruntime_go": {"internal/ort"},
 	"github.com/daulet/tokenizers":    {"internal/token"},
 	"github.com/owulveryck/onnx-go":   {"internal/graphaudit"},
-	"github.com/c-bata/goptuna":       {"internal/study", ""},
-	"modernc.org/sqlite":              {"internal/mlflow", "internal/study"},
+	"github.com/c-bata/goptuna":       {"internal/study", "internal/optunadb"},
+	"modernc.org/sqlite":              {"internal/mlflow", "internal/optunadb"},
 	"gonum.org/v1/plot":               {"internal/report"},
 }
 
