@@ -34,7 +34,7 @@ func missing(t *testing.T, env, what string) {
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("%s is not set: continuous integration needs %s", env, what)
 	}
-	t.Skipf("%s is not set: no %s to test with", env, what)
+	t.Skipf("%s is not set; this tests with %s", env, what)
 }
 
 // databases are the kinds of database, each with a function that returns the URL
@@ -53,7 +53,7 @@ var databases = map[string]func(t *testing.T) string{
 	"MySQL": func(t *testing.T) string {
 		base := os.Getenv(envMySQL)
 		if base == "" {
-			t.Skipf("%s is not set: no MySQL server to test with", envMySQL)
+			t.Skipf("%s is not set; this tests with a MySQL server", envMySQL)
 		}
 		to, err := parse(base)
 		if err != nil {

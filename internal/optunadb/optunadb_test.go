@@ -70,7 +70,7 @@ func normal(statement string) string {
 	return s
 }
 
-// storages are all that keep studies, those of package study included.
+// eachStorage runs a test on all that keep studies.
 func eachStorage(t *testing.T, test func(t *testing.T, s study.Storage)) {
 	t.Run("Memory", func(t *testing.T) { test(t, &study.Memory{}) })
 	eachDatabase(t, func(t *testing.T, url string) { test(t, mustOpen(t, url)) })
@@ -216,11 +216,9 @@ func TestStorage(t *testing.T) {
 }
 
 // TestStale checks that only trials that have been silent are failed, once, and
-// retried as often as asked.
+// retried as often as asked. It waits for seconds, because that is the resolution
+// of the databases' clocks.
 func TestStale(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it waits for seconds, the resolution of the databases' clocks")
-	}
 	eachStorage(t, func(t *testing.T, s study.Storage) {
 		t.Parallel()
 		ctx := t.Context()
