@@ -291,13 +291,13 @@ func applyOverride(root *node, o *override, env *environment) error {
 // addValue adds a key that must not have a value yet; lists and dicts are
 // merged into what is there.
 func addValue(root *node, o *override, value any, env *environment) error {
+	existing, found, err := (&resolution{env: env}).selectFrom(root, "."+o.key, false)
+	if err != nil {
+		return root.locate(err, o.key)
+	}
 	switch value.(type) {
 	case Map, []any:
 	default:
-		existing, found, err := (&resolution{env: env}).selectFrom(root, "."+o.key, false)
-		if err != nil {
-			return root.locate(err, o.key)
-		}
 		if found && existing != nil && !isMissing(existing) {
 			return &Error{Kind: KindComposition, Key: o.key, Msg: fmt.Sprintf("Could not append to config. An item is already at '%s'.\n"+
 				"Either remove + prefix: '%s'\nOr add a second + to add or override '%s': '+%s'\n", o.key, o.line[1:], o.key, o.line)}

@@ -19,11 +19,11 @@ const (
 // ("_self_").
 type defaultItem struct {
 	isGroup bool
-	group   string   // as written; with a leading slash it is absolute
-	option  string   // of a group
-	isNull  bool     // the group is chosen to be empty
-	options []string // several options; not nil takes the place of option
-	path    string   // of a config
+	group   string // as written; with a leading slash it is absolute
+	option  string // of a group
+	isNull  bool   // the group is chosen to be empty
+	options []any  // several options; not nil takes the place of option
+	path    string // of a config
 
 	pkg      string
 	hasPkg   bool
@@ -93,14 +93,12 @@ keywords:
 	case string:
 		d.option = v
 	case []any:
-		d.options = []string{}
 		for _, item := range v {
-			option, ok := item.(string)
-			if !ok {
+			if _, ok := item.(string); !ok {
 				return nil, errorf(KindValue, "Unsupported item value in defaults : %s, nested list items must be strings", pyType(item))
 			}
-			d.options = append(d.options, option)
 		}
+		d.options = v
 	default:
 		return nil, errorf(KindValue, "Unsupported item value in defaults : %s. Supported: string or list", pyType(e.Value))
 	}
@@ -260,7 +258,7 @@ func (d *defaultItem) overrideKey() string {
 type choice struct {
 	option   string
 	isNull   bool
-	options  []string
+	options  []any
 	external bool   // from the command line
 	config   string // that contains the override, if it is not external
 	used     bool
@@ -268,11 +266,7 @@ type choice struct {
 
 func (c choice) String() string {
 	if c.options != nil {
-		items := make([]any, len(c.options))
-		for i, option := range c.options {
-			items[i] = option
-		}
-		return pyRepr(items)
+		return pyRepr(c.options)
 	}
 	return c.option
 }
@@ -339,10 +333,7 @@ func newChoices(repo *repository, overrides []*override) (*choices, error) {
 		case string:
 			chosen.option = v
 		case []any:
-			chosen.options = []string{}
-			for _, item := range v {
-				chosen.options = append(chosen.options, pyStr(item))
-			}
+			chosen.options = v
 		default:
 			return nil, errorf(KindValue, "Config group override must be a string or a list. Got %s", pyType(value))
 		}
@@ -696,12 +687,8 @@ func (x *expander) collectOverrides(entries []*defaultItem, parent *defaultItem,
 		if last != nil && !d.override && !d.appended {
 			name, _ := d.name()
 			lastName, _ := last.name()
-			key := d.path
-			if d.isGroup {
-				key = d.overrideKey()
-			}
 			return errorf(KindComposition, "In %s: Override '%s : %s' is defined before '%s: %s'.\nOverrides must be at the end of the defaults list",
-				parent.configPath(), last.overrideKey(), lastName, key, name)
+				parent.configPath(), last.overrideKey(), lastName, d.overrideKey(), name)
 		}
 		if !d.override {
 			continue
@@ -735,7 +722,11 @@ func (x *expander) expandEntry(n *defaultsNode, d *defaultItem, interpolated boo
 	d.adopt(parent.groupPath(), parent.finalPackage())
 	x.choices.apply(d)
 	if d.isGroup && d.options != nil {
-		for _, option := range slices.Backward(d.options) {
+		for _, item := range slices.Backward(d.options) {
+			option, ok := item.(string)
+			if !ok {
+				return errorf(KindType, "argument of type '%s' is not iterable", pyType(item))
+			}
 			if isInterpolation(option) {
 				return errorf(KindComposition, "In '%s': Defaults List interpolation is not supported in options list items", parent.configPath())
 			}

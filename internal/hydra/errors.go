@@ -19,20 +19,20 @@ const (
 	KindMissingConfig Kind = "MissingConfigException"
 	KindSearchPath    Kind = "SearchPathException"
 
-	KindAttribute                 Kind = "ConfigAttributeError"
-	KindKey                       Kind = "ConfigKeyError"
-	KindConfigType                Kind = "ConfigTypeError"
-	KindIndex                     Kind = "ConfigIndexError"
-	KindValidation                Kind = "ValidationError"
-	KindKeyValidation             Kind = "KeyValidationError"
-	KindUnsupportedValue          Kind = "UnsupportedValueType"
-	KindGrammar                   Kind = "GrammarParseError"
-	KindMissingValue              Kind = "MissingMandatoryValue"
-	KindInterpolation             Kind = "InterpolationResolutionError"
-	KindInterpolationKey          Kind = "InterpolationKeyError"
-	KindInterpolationMissing      Kind = "InterpolationToMissingValueError"
-	KindInterpolationValidation   Kind = "InterpolationValidationError"
-	KindUnsupportedInterpolations Kind = "UnsupportedInterpolationType"
+	KindAttribute                Kind = "ConfigAttributeError"
+	KindKey                      Kind = "ConfigKeyError"
+	KindConfigType               Kind = "ConfigTypeError"
+	KindIndex                    Kind = "ConfigIndexError"
+	KindValidation               Kind = "ValidationError"
+	KindKeyValidation            Kind = "KeyValidationError"
+	KindUnsupportedValue         Kind = "UnsupportedValueType"
+	KindGrammar                  Kind = "GrammarParseError"
+	KindMissingValue             Kind = "MissingMandatoryValue"
+	KindInterpolation            Kind = "InterpolationResolutionError"
+	KindInterpolationKey         Kind = "InterpolationKeyError"
+	KindInterpolationMissing     Kind = "InterpolationToMissingValueError"
+	KindInterpolationValidation  Kind = "InterpolationValidationError"
+	KindUnsupportedInterpolation Kind = "UnsupportedInterpolationType"
 
 	KindValue     Kind = "ValueError"
 	KindType      Kind = "TypeError"
@@ -60,7 +60,7 @@ func (k Kind) isHydra() bool {
 func (k Kind) isOmegaConf() bool {
 	switch k {
 	case KindAttribute, KindKey, KindConfigType, KindIndex, KindValidation, KindKeyValidation,
-		KindUnsupportedValue, KindGrammar, KindMissingValue, KindUnsupportedInterpolations:
+		KindUnsupportedValue, KindGrammar, KindMissingValue:
 		return true
 	}
 	return k.isInterpolation()
@@ -69,7 +69,8 @@ func (k Kind) isOmegaConf() bool {
 // isInterpolation tells the failures to resolve an interpolation.
 func (k Kind) isInterpolation() bool {
 	switch k {
-	case KindInterpolation, KindInterpolationKey, KindInterpolationMissing, KindInterpolationValidation:
+	case KindInterpolation, KindInterpolationKey, KindInterpolationMissing, KindInterpolationValidation,
+		KindUnsupportedInterpolation:
 		return true
 	}
 	return false
@@ -82,6 +83,9 @@ type Error struct {
 	Msg string
 	// Key is the full key of the value concerned, if there is one.
 	Key string
+	// At is the place in a file, as in `in "conf/config.yaml", line 3, column 1`,
+	// if it is not part of Msg.
+	At string
 	// Cause is the error that led to this one, or nil.
 	Cause error
 
@@ -92,11 +96,15 @@ type Error struct {
 // Error returns the text that Hydra prints: the message and, if the cause is an
 // error of OmegaConf, its text on the next line.
 func (e *Error) Error() string {
+	text := e.Msg
+	if e.At != "" {
+		text += "\n  " + e.At
+	}
 	var cause *Error
 	if !errors.As(e.Cause, &cause) || !cause.Kind.isOmegaConf() {
-		return e.Msg
+		return text
 	}
-	return strings.TrimPrefix(e.Msg+"\n"+cause.Error(), "\n")
+	return strings.TrimPrefix(text+"\n"+cause.Error(), "\n")
 }
 
 // Unwrap returns the cause.

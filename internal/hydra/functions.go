@@ -236,12 +236,27 @@ func caster(name string) func(arguments) (any, *Error) {
 		case len(args.positional) == 1:
 			value = args.positional[0]
 		default:
-			value = &choiceSweep{items: args.positional, simple: true}
+			choice, err := simpleChoice(args.positional)
+			if err != nil {
+				return nil, err
+			}
+			value = choice
 		}
 		return cast(name, value)
 	}
 }
 
+// simpleChoice returns the sweep over some values, none of them a sweep.
+func simpleChoice(items []any) (*choiceSweep, *Error) {
+	for _, item := range items {
+		if _, ok := item.(sweep); ok {
+			return nil, errorf(KindAssertion, "")
+		}
+	}
+	return &choiceSweep{items: items, simple: true}, nil
+}
+
+// cast converts all values within v.
 func cast(to string, v any) (any, *Error) {
 	switch v := v.(type) {
 	case quotedString:
@@ -434,7 +449,12 @@ func evalShuffle(args arguments) (any, *Error) {
 		}
 	}
 	if len(all) != 1 {
-		return &choiceSweep{items: all, simple: true, shuffle: true}, nil
+		choice, err := simpleChoice(all)
+		if err != nil {
+			return nil, err
+		}
+		choice.shuffle = true
+		return choice, nil
 	}
 	switch v := all[0].(type) {
 	case *choiceSweep:
@@ -532,12 +552,19 @@ func compare(a, b any) (int, *Error) {
 			}
 			return cmp.Compare(len(a), len(b)), nil
 		}
-	case float64:
-		if _, ok := b.(float64); ok {
-			return 0, nil // one of them is NaN, which has no order
-		}
+	}
+	if isNumber(a) && isNumber(b) {
+		return 0, nil // one of them is NaN, which has no order
 	}
 	return 0, errorf(KindType, "'<' not supported between instances of '%s' and '%s'", pyType(a), pyType(b))
+}
+
+func isNumber(v any) bool {
+	switch v.(type) {
+	case bool, int64, *big.Int, float64:
+		return true
+	}
+	return false
 }
 
 func evalGlob(args arguments) (any, *Error) {

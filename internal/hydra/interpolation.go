@@ -26,6 +26,7 @@ type interpolation struct {
 	// name holds the parts of a path, with its dots and brackets, or of the name
 	// of a resolver. A part can be an interpolation itself.
 	name     template
+	source   string // as written
 	resolver bool
 	args     []expression
 }
@@ -147,12 +148,16 @@ func (p *interpolationParser) interpolation() (*interpolation, *Error) {
 	if err := p.enter(); err != nil {
 		return nil, err
 	}
-	defer func(start int) { p.depth--; p.start = start }(p.start)
+	inter := &interpolation{}
+	defer func(outer int) {
+		inter.source = p.input[p.start:p.pos]
+		p.depth--
+		p.start = outer
+	}(p.start)
 	p.start = p.pos
 	p.pos += len("${")
 	p.pos += spaces(p.rest())
 
-	inter := &interpolation{}
 	text := func(s string) {
 		inter.name = append(inter.name, part{text: s})
 		p.pos += len(s)

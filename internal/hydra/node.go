@@ -393,25 +393,51 @@ func (n *node) copy() *node {
 
 // fullKey returns the path of n from the root, as in a.b[0].c.
 func (n *node) fullKey() string {
-	if n.parent == nil {
+	switch {
+	case n.parent == nil:
 		return ""
+	case n.key == nil:
+		return n.parent.fullKey()
 	}
 	return n.parent.fullKeyOf(n.key)
 }
 
-// fullKeyOf returns the path of the child that key names, whether or not it exists.
+// fullKeyOf returns the path of the child that key names, whether or not it
+// exists; for an empty key it is that of n itself.
 func (n *node) fullKeyOf(key any) string {
-	path := n.fullKey()
-	if key == nil {
-		return path
+	if key == nil || key == "" {
+		// OmegaConf writes the last key without brackets here.
+		if n.parent == nil {
+			return ""
+		}
+		return n.parent.prefix(n.parent.kind) + pyStr(plainKey(n.key))
 	}
 	if i, ok := key.(int); ok && n.kind == sequenceNode {
-		return path + "[" + strconv.Itoa(i) + "]"
+		kind := sequenceNode
+		if n.key == nil {
+			kind = mappingNode // a sequence that a resolver returned
+		}
+		return n.prefix(kind) + "[" + strconv.Itoa(i) + "]"
 	}
-	if path != "" {
+	return n.prefix(mappingNode) + pyStr(plainKey(key))
+}
+
+// prefix returns the path of n with the dot that a key in it needs, if n is of
+// a kind that separates its keys so.
+func (n *node) prefix(kind nodeKind) string {
+	path := n.fullKey()
+	if path != "" && kind == mappingNode {
 		path += "."
 	}
-	return path + pyStr(key)
+	return path
+}
+
+// plainKey returns a key as a value.
+func plainKey(key any) any {
+	if i, ok := key.(int); ok {
+		return int64(i)
+	}
+	return key
 }
 
 // fail returns an error about the child of n under key, or about n for key nil.

@@ -73,10 +73,16 @@ const (
 	elementStart = "':', BRACKET_OPEN, BRACE_OPEN, FLOAT, INT, BOOL, NULL, UNQUOTED_CHAR, ID, ESC, WS, QUOTED_VALUE, INTERPOLATION}"
 )
 
+// found returns the current token as messages show it.
+func (p *parser) found() string { return visible(p.tokens[p.pos].text) }
+
+// visible escapes the characters that would break a message.
+func visible(s string) string { return strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(s) }
+
 // unexpected reports the current token where one of expected must stand. A
 // token that is only one too many is called extraneous.
 func (p *parser) unexpected(description string, expected ...tokenKind) *Error {
-	found := p.tokens[p.pos].text
+	found := p.found()
 	if slices.Contains(expected, p.next()) && p.kind() != tokEOF {
 		return p.failure("extraneous input '%s' expecting %s", found, description)
 	}
@@ -92,7 +98,7 @@ func (p *parser) noViable() *Error {
 			text.WriteString(t.text)
 		}
 	}
-	return errorf(KindOverrideParse, "no viable alternative at input '%s'", text.String())
+	return errorf(KindOverrideParse, "no viable alternative at input '%s'", visible(text.String()))
 }
 
 // failure reports an error together with the override it is in.
@@ -114,10 +120,10 @@ func (p *parser) override() (*override, *Error) {
 		description = keyAfterPlus
 		if p.accept(tokPlus) {
 			o.op = opForceAdd
-			if p.start = p.pos; p.kind() == tokPlus {
-				return nil, p.noViable()
-			}
 		}
+	}
+	if p.start = p.pos; p.kind() == tokPlus {
+		return nil, p.noViable()
 	}
 	if err := p.key(o, description); err != nil {
 		return nil, err
@@ -125,10 +131,13 @@ func (p *parser) override() (*override, *Error) {
 	if o.op == opDelete && p.kind() == tokEOF {
 		return o, nil
 	}
-	if !p.accept(tokEqual) {
-		if p.next() != tokEqual && (p.kind() == tokEOF || p.kind() == tokColon) {
-			return nil, p.failure("missing EQUAL at '%s'", p.tokens[p.pos].text)
-		}
+	switch {
+	case p.accept(tokEqual):
+	case o.op == opDelete:
+		return nil, p.unexpected("{<EOF>, EQUAL}", tokEqual, tokEOF)
+	case p.next() != tokEqual && (p.kind() == tokEOF || startsElement(p.kind())):
+		return nil, p.failure("missing EQUAL at '%s'", p.found())
+	default:
 		return nil, p.unexpected("EQUAL", tokEqual)
 	}
 	o.hasValue = true
@@ -161,7 +170,7 @@ func (p *parser) key(o *override, description string) *Error {
 		for p.accept(tokSlash) {
 			if p.kind() != tokID {
 				if p.kind() == tokEqual && p.next() != tokID {
-					return p.failure("missing ID at '%s'", p.tokens[p.pos].text)
+					return p.failure("missing ID at '%s'", p.found())
 				}
 				return p.unexpected("ID", tokID)
 			}
@@ -235,7 +244,7 @@ type (
 func (p *parser) value() (any, *Error) {
 	if !startsElement(p.kind()) {
 		if startsElement(p.next()) || p.next() == tokEOF {
-			return nil, p.failure("extraneous input '%s' expecting {<EOF>, %s", p.tokens[p.pos].text, elementStart)
+			return nil, p.failure("extraneous input '%s' expecting {<EOF>, %s", p.found(), elementStart)
 		}
 		return nil, p.unexpected("{<EOF>, " + elementStart)
 	}
@@ -243,7 +252,7 @@ func (p *parser) value() (any, *Error) {
 	for {
 		if !startsElement(p.kind()) {
 			if startsElement(p.next()) && p.kind() != tokEOF {
-				return nil, p.failure("extraneous input '%s' expecting {%s", p.tokens[p.pos].text, elementStart)
+				return nil, p.failure("extraneous input '%s' expecting {%s", p.found(), elementStart)
 			}
 			return nil, p.unexpected("{" + elementStart)
 		}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -42,8 +43,9 @@ func readConfig(name string, data []byte) (any, error) {
 // a scalar means is decided here, since no reader follows OmegaConf's mix of
 // YAML 1.1 and 1.2.
 func readYAML(name string, data []byte) (any, error) {
-	r := yamlReader{name: name, anchors: make(map[string]bool), open: make(map[*yaml.Node]bool)}
-	dec := yaml.NewDecoder(bytes.NewReader(acceptVersion(data)))
+	data = acceptVersion(bytes.TrimPrefix(data, []byte("\uFEFF")))
+	r := yamlReader{name: name, open: make(map[*yaml.Node]bool)}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil, nil
@@ -59,6 +61,9 @@ func readYAML(name string, data []byte) (any, error) {
 	}
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) == 0 {
 		return nil, nil
+	}
+	if err := (&yamlChecker{reader: &r, rest: string(data), anchors: make(map[string]bool)}).check(doc.Content[0], 0); err != nil {
+		return nil, err
 	}
 	return r.value(doc.Content[0], 0)
 }
@@ -85,10 +90,9 @@ func acceptVersion(data []byte) []byte {
 
 // yamlReader turns the nodes of one document into values.
 type yamlReader struct {
-	name    string
-	nodes   int // nodes visited, aliases expanded
-	anchors map[string]bool
-	open    map[*yaml.Node]bool // the nodes around the current one, to find cycles
+	name  string
+	nodes int                 // nodes visited, aliases expanded
+	open  map[*yaml.Node]bool // the nodes around the current one, to find cycles
 }
 
 // at says where n starts, in PyYAML's form.
@@ -121,12 +125,6 @@ func (r *yamlReader) value(n *yaml.Node, depth int) (any, error) {
 			return nil, r.fail(n, "found unconstructable recursive node")
 		}
 		return r.content(n.Alias, depth)
-	}
-	if n.Anchor != "" {
-		if r.anchors[n.Anchor] {
-			return nil, r.fail(n, "found duplicate anchor '%s'", n.Anchor)
-		}
-		r.anchors[n.Anchor] = true
 	}
 	return r.content(n, depth)
 }
@@ -196,7 +194,7 @@ func (r *yamlReader) scalar(n *yaml.Node, tag string) (any, error) {
 	case tagNull, tagBool, tagInt, tagFloat, tagStr:
 		value, err := parseScalar(tag, n.Value)
 		if err != nil {
-			err.Msg += r.at(n)
+			err.At = strings.TrimSpace(r.at(n))
 			return nil, err
 		}
 		return value, nil
@@ -363,3 +361,64 @@ func kindName(n *yaml.Node) string {
 
 // foreign stands for a value that YAML knows and a configuration cannot hold.
 type foreign struct{ typ string }
+
+// yamlChecker refuses what the yaml package accepts and PyYAML does not. It
+// walks the nodes in the order of the document, along with its text.
+type yamlChecker struct {
+	reader  *yamlReader
+	rest    string // the document from line and column on
+	line    int    // of rest, counted from 0
+	column  int    // of rest, in characters
+	tab     bool   // whether the blanks before rest contain a tab
+	anchors map[string]bool
+}
+
+func (c *yamlChecker) check(n *yaml.Node, depth int) error {
+	if depth > maxYAMLDepth {
+		return c.reader.fail(n, "document is nested deeper than %d levels", maxYAMLDepth)
+	}
+	if n.Anchor != "" {
+		if c.anchors[n.Anchor] {
+			return c.reader.fail(n, "found duplicate anchor '%s'", n.Anchor)
+		}
+		c.anchors[n.Anchor] = true
+	}
+	if n.Line > 0 {
+		c.advance(n.Line-1, n.Column-1)
+	}
+	if c.hasTab(n) {
+		return c.reader.fail(n, "found character '\\t' that cannot start any token")
+	}
+	for _, child := range n.Content {
+		if err := c.check(child, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// advance moves to a later place of the document.
+func (c *yamlChecker) advance(line, column int) {
+	for c.rest != "" && (c.line < line || c.line == line && c.column < column) {
+		r, size := utf8.DecodeRuneInString(c.rest)
+		c.rest = c.rest[size:]
+		c.column++
+		c.tab = r == '\t' || c.tab && r == ' '
+		if isBreak(r) || r == '\r' && !strings.HasPrefix(c.rest, "\n") {
+			c.line, c.column = c.line+1, 0
+		}
+	}
+}
+
+// hasTab tells a tab next to n or within it if it is plain. To PyYAML it is no
+// space.
+func (c *yamlChecker) hasTab(n *yaml.Node) bool {
+	if c.tab {
+		return true
+	}
+	if n.Kind != yaml.ScalarNode || n.Style != 0 || n.Anchor != "" || n.Value == "" {
+		return false
+	}
+	after := strings.TrimLeft(strings.TrimPrefix(c.rest, n.Value), " ")
+	return strings.HasPrefix(after, "\t") || strings.Contains(n.Value, "\t")
+}

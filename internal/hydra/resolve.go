@@ -221,7 +221,7 @@ func (r *resolution) interpolation(inter *interpolation, n *node) (any, error) {
 		s, ok := value.(string)
 		if !ok {
 			return nil, errorf(KindInterpolation, "The following interpolation is used to denote a config key and thus should return "+
-				"a string, but instead returned `%s` of type `%s`", r.string(value), pyType(value))
+				"a string, but instead returned `%s` of type `<class '%s'>`: %s", r.string(value), pyType(plainOf(value)), p.inter.source)
 		}
 		name.WriteString(s)
 	}

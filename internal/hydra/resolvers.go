@@ -139,7 +139,7 @@ func (r *resolution) resolver(name string, args []any, n *node) (any, error) {
 		}
 		return value, nil
 	}
-	return nil, errorf(KindUnsupportedInterpolations, "Unsupported interpolation type %s", name)
+	return nil, errorf(KindUnsupportedInterpolation, "Unsupported interpolation type %s", name)
 }
 
 func lastPart(name string) string { return name[strings.LastIndexByte(name, '.')+1:] }
@@ -196,24 +196,23 @@ func (r *resolution) dictItems(name, path string, n *node) (any, error) {
 	if !ok || m.kind != mappingNode {
 		return nil, errorf(KindType, "`%s` cannot be applied to objects of type: %s", name, containerType(value))
 	}
-	items := make([]any, 0, len(m.fields))
-	for _, c := range m.fields {
-		if name == "oc.dict.keys" {
-			items = append(items, c.key)
-			continue
+	if name == "oc.dict.keys" {
+		keys := make([]any, len(m.fields))
+		for i, c := range m.fields {
+			keys[i] = c.key
 		}
-		item, err := r.read(c)
-		if err != nil {
-			return nil, err
-		}
-		if child, ok := item.(*node); ok {
-			if item, err = r.value(child); err != nil {
-				return nil, err
-			}
-		}
-		items = append(items, item)
+		return keys, nil
 	}
-	return items, nil
+	// The values are references, resolved when they are read. They stand one
+	// level deeper than the resolver, hence the dot.
+	if strings.HasPrefix(path, ".") {
+		path = "." + path
+	}
+	values := &node{parent: n.parent, kind: sequenceNode, declared: &schema{kind: listSchema, optional: true}}
+	for i, c := range m.fields {
+		values.append(i, &node{scalar: "${" + path + "." + pyStr(c.key) + "}"})
+	}
+	return values, nil
 }
 
 func containerType(v any) string {

@@ -114,37 +114,22 @@ func parseYAMLInt(s string) (any, *Error) {
 		return nil, errorf(KindValue, "Exceeds the limit (%d digits) for integer string conversion: value has %d digits",
 			maxDigits, len(digits))
 	}
-	var value *big.Int
+	base, text := 10, digits
 	switch {
 	case strings.HasPrefix(digits, "0b"):
-		value = bigInt(digits[2:], 2)
+		base, text = 2, digits[2:]
 	case strings.HasPrefix(digits, "0x"):
-		value = bigInt(digits[2:], 16)
+		base, text = 16, digits[2:]
 	case len(digits) > 1 && digits[0] == '0':
-		value = bigInt(digits, 8)
-	case strings.Contains(digits, ":"):
-		value = new(big.Int)
-		for part := range strings.SplitSeq(digits, ":") {
-			digit := bigInt(part, 10)
-			if digit == nil {
-				value = nil
-				break
-			}
-			value.Mul(value, big.NewInt(60)).Add(value, digit)
-		}
-	default:
-		parsed, err := parseInt(digits)
+		base = 8
+	}
+	value := new(big.Int)
+	for part := range strings.SplitSeq(text, ":") {
+		digit, err := bigInt(part, base)
 		if err != nil {
 			return nil, err
 		}
-		if i, ok := parsed.(int64); ok {
-			value = big.NewInt(i)
-		} else {
-			value, _ = parsed.(*big.Int)
-		}
-	}
-	if value == nil {
-		return nil, errorf(KindValue, "%s is not an integer", strRepr(s))
+		value.Mul(value, big.NewInt(60)).Add(value, digit)
 	}
 	if negative {
 		value.Neg(value)
@@ -152,16 +137,14 @@ func parseYAMLInt(s string) (any, *Error) {
 	return smallest(value), nil
 }
 
-// bigInt parses unsigned digits; nil if there is another character.
-func bigInt(digits string, base int) *big.Int {
-	if digits == "" || strings.ContainsAny(digits[:1], "+-") {
-		return nil
+// bigInt parses unsigned digits.
+func bigInt(digits string, base int) (*big.Int, *Error) {
+	if digits != "" && !strings.ContainsAny(digits[:1], "+-") {
+		if i, ok := new(big.Int).SetString(digits, base); ok {
+			return i, nil
+		}
 	}
-	i, ok := new(big.Int).SetString(digits, base)
-	if !ok {
-		return nil
-	}
-	return i
+	return nil, errorf(KindValue, "invalid literal for int() with base %d: %s", base, strRepr(digits))
 }
 
 // parseYAMLFloat reads a float: decimal, .inf, .nan or base 60 as in 1:30:00.5.
