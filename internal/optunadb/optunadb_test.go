@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +18,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/criteria-go/criteria/internal/golden"
 	"github.com/criteria-go/criteria/internal/study"
 )
 
@@ -27,48 +25,6 @@ const maximize = goptuna.StudyDirectionMaximize
 
 // exactly compares all that Optuna stores of a trial; NaN equals NaN.
 var exactly = cmp.Options{cmpopts.EquateNaNs(), cmpopts.EquateEmpty()}
-
-func TestGoldenOptunaSchema(t *testing.T) {
-	want := map[string]string{}
-	for _, file := range golden.Glob(t, "optuna/optuna_sqlite_schema*.sql") {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for statement := range strings.SplitSeq(string(text), ";\n") {
-			statement = regexp.MustCompile(`(?m)^--.*$`).ReplaceAllString(statement, "")
-			if fields := strings.Fields(statement); len(fields) > 0 {
-				want[normal(statement)] = strings.Join(fields[:3], " ")
-			}
-		}
-	}
-	if len(want) == 0 {
-		t.Fatal("no statements")
-	}
-	d := mustOpen(t, databases["SQLite"](t))
-	got := map[string]string{}
-	err := each(t.Context(), d.db, "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL", nil, func(rows *sql.Rows) error {
-		var statement string
-		err := rows.Scan(&statement)
-		got[normal(statement)] = strings.Join(strings.Fields(statement)[:3], " ")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("schema (-want +got):\n%s", diff)
-	}
-}
-
-// normal returns a statement without what spaces do not say.
-func normal(statement string) string {
-	s := strings.Join(strings.Fields(statement), " ")
-	for _, sign := range []string{"(", ")", ","} {
-		s = strings.ReplaceAll(strings.ReplaceAll(s, " "+sign, sign), sign+" ", sign)
-	}
-	return s
-}
 
 // eachStorage runs a test on all that keep studies.
 func eachStorage(t *testing.T, test func(t *testing.T, s study.Storage)) {

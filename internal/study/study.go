@@ -190,6 +190,9 @@ func (s *Study) InitAttr(ctx context.Context, key string, value, stored any) err
 // again if their worker dies. It returns nil then, or a *FailuresError, or the
 // storage's error, or the cause of ctx's end; in the last case its running
 // trials have failed, or wait to be retried.
+//
+// Trials that run without a heartbeat, such as those of a worker in Python that
+// was not told to have one, count, but are not waited for.
 func (s *Study) Run(ctx context.Context, objective Objective) error {
 	id, err := s.o.Storage.OpenStudy(ctx, s.o.Name, s.o.Direction)
 	if err != nil {
@@ -246,7 +249,12 @@ func (r *run) work(ctx context.Context) error {
 			continue
 		}
 		r.started.Add(-1)
-		if tally.Finished >= r.Trials || tally.Beating == 0 {
+		if tally.Finished >= r.Trials {
+			return nil
+		}
+		if tally.Beating == 0 {
+			r.log.Warn("the study ends short of its trials: others run without a heartbeat, so that nobody knows whether they live",
+				"finished", tally.Finished, "running", tally.Running, "want", r.Trials)
 			return nil
 		}
 		// What runs elsewhere may still die.
