@@ -216,7 +216,7 @@ func (p *interpolationParser) key(inter *interpolation) (isName bool, err *Error
 		inter.name = append(inter.name, part{inter: nested})
 		return true, nil
 	}
-	end := strings.IndexAny(rest, "\\${}()[]:. \t'\"")
+	end := strings.IndexAny(rest, "\\{}()[]:. \t'\"")
 	if end <= 0 {
 		return false, p.fail()
 	}

@@ -13,10 +13,12 @@ func (r *resolution) resolver(name string, args []any, n *node) (any, error) {
 		switch {
 		case len(args) < least:
 			return errorf(KindType, "%s() missing %d required positional argument: '%s'", lastPart(name), least-len(args), params[len(args)])
-		case len(args) > most:
-			return errorf(KindType, "%s() takes %d positional arguments but %d were given", lastPart(name), most, len(args))
+		case len(args) <= most:
+			return nil
+		case least < most:
+			return errorf(KindType, "%s() takes from %d to %d positional arguments but %d were given", lastPart(name), least, most, len(args))
 		}
-		return nil
+		return errorf(KindType, "%s() takes %d positional argument but %d were given", lastPart(name), most, len(args))
 	}
 	// key returns the first argument, which must be a string.
 	key := func() (string, error) {
@@ -32,9 +34,9 @@ func (r *resolution) resolver(name string, args []any, n *node) (any, error) {
 		if err = arity(1, 2, "key"); err != nil {
 			return nil, err
 		}
-		variable, err := key()
-		if err != nil {
-			return nil, err
+		variable, ok := args[0].(string)
+		if !ok {
+			return nil, errorf(KindType, "str expected, not %s", pyType(plainOf(args[0])))
 		}
 		if value, ok := r.env.lookupEnv(variable); ok {
 			return value, nil
