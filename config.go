@@ -86,6 +86,9 @@ type TrainConfig struct {
 	OptimizerType             string              `yaml:"optimizer_type"`              // adamw, adamw_torch_fused or adamw_bnb_8bit; default adamw_torch_fused
 	EarlyStoppingPatience     int                 `yaml:"early_stopping_patience"`     // epochs without a better val_macro_f1 before the run stops; 0: never; default 3
 	Threads                   int                 `yaml:"threads"`                     // of the engine; 0: one per physical core; default 0. The results are the same
+	CheckpointSteps           int                 `yaml:"checkpoint_steps"`            // updates from checkpoint to checkpoint, beside that of each epoch; 0: none; default 0
+	CheckpointMinutes         float64             `yaml:"checkpoint_minutes"`          // the same in time; 0: none; default 10
+	KeepCheckpoints           int                 `yaml:"keep_checkpoints"`            // the last ones are kept; 0: none is written; default 2. The results are the same
 	Optimizations             OptimizationsConfig `yaml:"optimizations"`
 }
 
@@ -222,6 +225,8 @@ func DefaultConfig() Config {
 			Scheduler:                 "linear",
 			OptimizerType:             "adamw_torch_fused",
 			EarlyStoppingPatience:     3,
+			CheckpointMinutes:         10,
+			KeepCheckpoints:           2,
 			Optimizations: OptimizationsConfig{
 				UseAMP: true, AMPDtype: "bf16", EnableTF32: true, AttentionImplementation: "sdpa", CompileMode: "default",
 			},
@@ -294,6 +299,9 @@ func (c Config) Validate() error {
 	v.oneOf("train.optimizer_type", t.OptimizerType, optimizers)
 	v.between("train.early_stopping_patience", float64(t.EarlyStoppingPatience), 0, maxEpochs)
 	v.between("train.threads", float64(t.Threads), 0, maxWorkers)
+	v.between("train.checkpoint_steps", float64(t.CheckpointSteps), 0, 1e9)
+	v.between("train.checkpoint_minutes", t.CheckpointMinutes, 0, 1e6)
+	v.between("train.keep_checkpoints", float64(t.KeepCheckpoints), 0, 1e3)
 	v.oneOf("train.optimizations.amp_dtype", t.Optimizations.AMPDtype, ampDtypes)
 	v.oneOf("train.optimizations.attention_implementation", t.Optimizations.AttentionImplementation, attentions)
 	v.oneOf("train.optimizations.compile_mode", t.Optimizations.CompileMode, compileModes)

@@ -117,6 +117,11 @@ type RunInfo struct {
 	Datasets    []DatasetInfo
 	Started     time.Time
 	Dir         string // output directory of the run: what cannot be sent waits here
+	// ResumeRunID is the run to go on with, if it is not empty, instead of
+	// creating one. What it has been told before is told again where it might
+	// have been lost: a metric that it has at a step is not to be recorded
+	// twice. A tracker that cannot go on with a run creates a new one.
+	ResumeRunID string
 }
 
 // DatasetInfo names one split of the data, as MLflow's dataset inputs.

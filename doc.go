@@ -63,15 +63,19 @@
 // is a function of the data and train.seed, the order of the pairs one of seed
 // and epoch, and the dropout masks are one of seed and update.
 //
+// A run leaves checkpoints in its output directory, and [WithResume] goes on from
+// the last one that is intact, whatever ended the process. The resumed run ends
+// with the weights and scores of one that was never interrupted, bit for bit.
+//
 // # Errors
 //
 // Errors say what was found, what was wanted and what to do. What a program can
 // act on has a type: [*OptionError], [*ConfigError], [*DataError], [*RuntimeError],
-// [*DivergedError], [*InterruptedError]. That a training stopped early is no
+// [*DivergedError], [*InterruptedError], [*CheckpointError]. That a training stopped early is no
 // error but a [StopReason].
 //
-// When the context of Run ends, the micro-batch at hand is finished, the tracked
-// run is ended as KILLED, and an [*InterruptedError] is returned, which is
+// When the context of Run ends, the update at hand is finished, a checkpoint is
+// written, the tracked run is ended as KILLED, and an [*InterruptedError] is returned, which is
 // [context.Canceled] too. The best model so far stays in the output directory.
 //
 // # Extending

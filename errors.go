@@ -134,10 +134,11 @@ func (e *DivergedError) Is(target error) bool { return target == ErrDiverged }
 // InterruptedError says that the context ended before the run did.
 // It is [context.Canceled], or [context.DeadlineExceeded] if that ended it.
 type InterruptedError struct {
-	Dir   string // output directory
-	Epoch int    // the epoch that was not finished, from 1; 0: before the first
-	Step  int    // updates done
-	Cause error  // [context.Cause] of the run's context
+	Dir        string // output directory: what [WithResume] takes
+	Checkpoint string // folder of the last checkpoint; "" if there is none to resume from
+	Epoch      int    // the epoch that was not finished, from 1; 0: before the first
+	Step       int    // updates done
+	Cause      error  // [context.Cause] of the run's context
 }
 
 func (e *InterruptedError) Error() string {

@@ -1,6 +1,8 @@
 package criteria_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -50,6 +52,47 @@ func TestDefaultEngine(t *testing.T) {
 			}
 		}
 	})
+	for _, optimizer := range []string{"adamw", "adamw_bnb_8bit"} {
+		t.Run("resumed is as never interrupted, with "+optimizer, func(t *testing.T) {
+			config := criteria.DefaultConfig()
+			config.Train.OptimizerType, config.Train.BatchSize, config.Train.GradientAccumulationSteps = optimizer, 8, 2
+			whole, dir := train(t, 2, criteria.WithConfig(config)), t.TempDir()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			options := func(place criteria.TrainerOption, threads int) []criteria.TrainerOption {
+				return []criteria.TrainerOption{
+					criteria.WithConfig(config), criteria.WithCheckpoint(checkpoint), criteria.WithDataset(fakes.Dataset(12, 6, 6, 1)),
+					criteria.WithMaxLength(64), criteria.WithEpochs(2), criteria.WithLearningRate(1e-3), criteria.WithThreads(threads), place,
+					criteria.WithHooks(criteria.Hooks{Step: func(e criteria.StepEvent) {
+						if e.Phase == criteria.PhaseTrain && e.Step == 4 {
+							cancel()
+						}
+					}}),
+				}
+			}
+			first, err := criteria.NewTrainer(options(criteria.WithOutputDir(dir), 1)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := first.Run(ctx); !errors.Is(err, context.Canceled) {
+				t.Fatalf("error %v; want an interruption", err)
+			}
+			second, err := criteria.NewTrainer(options(criteria.WithResume(dir), 3)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resumed, err := second.Run(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(whole.History, resumed.History); diff != "" {
+				t.Errorf("scores (-uninterrupted +resumed):\n%s", diff)
+			}
+			if whole.Test != resumed.Test || weights(whole) != weights(resumed) {
+				t.Error("the resumed run has other weights or test scores")
+			}
+		})
+	}
 	t.Run("another seed gives another run", func(t *testing.T) {
 		if weights(train(t, 2, criteria.WithSeed(43))) == weights(first) {
 			t.Error("the weights are the same")

@@ -39,6 +39,7 @@ type settings struct {
 
 	dataset   *Dataset
 	outputDir string
+	resumeDir string // output directory of the run to go on with; "" for a new one
 	tracker   Tracker
 	engine    Engine
 	tokenizer Tokenizer
@@ -62,6 +63,9 @@ func newSettings() *settings {
 
 // finish merges the single fields into the configuration and checks the whole.
 func (s *settings) finish() error {
+	if s.resumeDir != "" {
+		s.outputDir = s.resumeDir
+	}
 	for _, edit := range s.edits {
 		edit(&s.config)
 	}

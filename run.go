@@ -64,6 +64,13 @@ type run struct {
 	val, test  *encodedSplit
 
 	state     trainState
+	boundary  trainState // after the last update, or after the epoch that it ended: what a checkpoint holds
+	unsound   bool       // whether an update failed halfway, so that weights and state do not belong together
+	resume    *resume    // nil if the run begins at the start
+	savedStep int        // of the last checkpoint
+	savedAt   time.Time
+	savedDir  string            // "" before the first
+	versions  map[string]string // of what computes
 	schedule  optim.Schedule
 	lastRate  float64
 	lastNorm  float64
@@ -86,13 +93,25 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(r.outputDir, 0o755); err != nil {
 		return fmt.Errorf("criteria: output directory: %w", err)
 	}
+	if err := r.findCheckpoint(); err != nil {
+		return err
+	}
 	if err := r.readData(ctx); err != nil {
+		return err
+	}
+	if err := r.checkData(); err != nil {
 		return err
 	}
 	if err := r.startTracking(ctx); err != nil {
 		return err
 	}
+	if err := r.startCheckpoints(ctx); err != nil {
+		return err
+	}
 	if err := r.openModel(ctx, &closers); err != nil {
+		return err
+	}
+	if err := r.loadCheckpoint(ctx); err != nil {
 		return err
 	}
 	if err := r.tokenize(ctx); err != nil {
@@ -101,7 +120,9 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err := r.dryRun(ctx); err != nil {
 		return err
 	}
-	if err := r.trainAll(ctx); err != nil {
+	err = r.trainAll(ctx)
+	r.saveAfter(ctx, err)
+	if err != nil {
 		return err
 	}
 	if err := r.testBest(ctx, &closers); err != nil {
@@ -119,7 +140,9 @@ func (r *run) end(ctx context.Context, err error) error {
 	}
 	if ended := ctx.Err(); err != nil && ended != nil && (errors.Is(err, ended) || errors.Is(err, context.Cause(ctx))) {
 		status = RunKilled
-		err = &InterruptedError{Dir: r.outputDir, Epoch: r.state.Epoch, Step: r.state.Step, Cause: context.Cause(ctx)}
+		err = &InterruptedError{
+			Dir: r.outputDir, Checkpoint: r.savedDir, Epoch: r.state.Epoch, Step: r.state.Step, Cause: context.Cause(ctx),
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
@@ -187,6 +210,9 @@ func (r *run) startTracking(ctx context.Context) error {
 		Dir:         r.outputDir,
 	}
 	info.Tags["stage"] = "train"
+	if r.resume != nil {
+		info.ResumeRunID = r.resume.state.RunID
+	}
 	for _, s := range r.data.splits() {
 		info.Datasets = append(info.Datasets, DatasetInfo{
 			Name: r.data.Name, Context: string(s.phase), Digest: s.digest(), Source: r.data.Source, Rows: len(s.examples),
@@ -201,6 +227,32 @@ func (r *run) startTracking(ctx context.Context) error {
 		return trackingError("store "+configArtifact, err)
 	}
 	r.log.Info("tracking", "run_id", tracked.ID())
+	if r.resume == nil {
+		return nil
+	}
+	if was := info.ResumeRunID; was != "" && was != tracked.ID() {
+		r.log.Info("the tracker cannot go on with the run: this is a new one", "resumed_from", was)
+		if err := tracked.SetTags(ctx, map[string]string{"resumed_from": was}); err != nil {
+			return trackingError("set the tag resumed_from", err)
+		}
+	}
+	// Whatever of it the tracker has received before, afterwards it has all.
+	for _, e := range r.state.History {
+		if err := r.logEpoch(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logEpoch records the scores of an epoch.
+func (r *run) logEpoch(ctx context.Context, e EpochScores) error {
+	metrics := make(map[string]float64)
+	e.Train.addTo(metrics, "train_", false)
+	e.Val.addTo(metrics, "val_", false)
+	if err := r.tracked.LogMetrics(ctx, e.Epoch, metrics); err != nil {
+		return trackingError(fmt.Sprintf("log the metrics of epoch %d", e.Epoch), err)
+	}
 	return nil
 }
 
@@ -247,6 +299,7 @@ func (r *run) openModel(ctx context.Context, closers *closers) error {
 	closers.add(func() error { return r.closeSession() })
 
 	info := describe(r.session)
+	r.versions = info.Versions
 	r.log.Info("model", "checkpoint", r.cfg.Model.Checkpoint, "device", info.Device, "parameters", info.Parameters)
 	if keys := r.cfg.withoutEffectOnCPU(); len(keys) > 0 && !info.GPU {
 		r.log.Info("without effect on this device: " + strings.Join(keys, " "))
@@ -299,6 +352,9 @@ func (r *run) tokenize(ctx context.Context) error {
 	}
 	t := r.cfg.Train
 	micro := len(r.train.trainingBatches(t.BatchSize, t.Seed, 1))
+	if r.state.Micro > micro {
+		return &CheckpointError{Dir: r.resume.dir, Err: fmt.Errorf("micro-batch %d of an epoch that has %d", r.state.Micro, micro)}
+	}
 	total := (micro + t.GradientAccumulationSteps - 1) / t.GradientAccumulationSteps * t.Epochs
 	r.schedule = optim.Schedule{
 		Kind: optim.ScheduleKind(t.Scheduler), Peak: t.LearningRate,
@@ -333,10 +389,10 @@ func (r *run) dryRun(ctx context.Context) error {
 
 // trainAll trains epoch by epoch until all are done or patience is at an end.
 func (r *run) trainAll(ctx context.Context) error {
-	t := r.cfg.Train
 	s := &r.state
-	for s.Epoch = 1; s.Epoch <= t.Epochs; s.Epoch++ {
+	for !r.finished() {
 		started := r.now()
+		s.Epoch = len(s.History) + 1
 		if err := r.trainEpoch(ctx); err != nil {
 			return err
 		}
@@ -349,14 +405,11 @@ func (r *run) trainAll(ctx context.Context) error {
 		s.Micro, s.Tally = 0, tally{}
 		better := s.BestEpoch == 0 || scores.Val.MacroF1 > s.best().Val.MacroF1
 
-		metrics := make(map[string]float64)
-		scores.Train.addTo(metrics, "train_", false)
-		scores.Val.addTo(metrics, "val_", false)
-		if err := r.tracked.LogMetrics(ctx, s.Epoch, metrics); err != nil {
-			return trackingError(fmt.Sprintf("log the metrics of epoch %d", s.Epoch), err)
+		if err := r.logEpoch(ctx, scores); err != nil {
+			return err
 		}
-		r.hooks.Epoch(EpochEvent{EpochScores: scores, Epochs: t.Epochs, Best: better})
-		r.log.Info(fmt.Sprintf("epoch %d/%d", s.Epoch, t.Epochs),
+		r.hooks.Epoch(EpochEvent{EpochScores: scores, Epochs: r.cfg.Train.Epochs, Best: better})
+		r.log.Info(fmt.Sprintf("epoch %d/%d", s.Epoch, r.cfg.Train.Epochs),
 			"train_loss", round(scores.Train.Loss), "train_macro_f1", round(scores.Train.MacroF1),
 			"val_loss", round(scores.Val.Loss), "val_accuracy", round(scores.Val.Accuracy), "val_macro_f1", round(scores.Val.MacroF1),
 			"seconds", math.Round(r.now().Sub(started).Seconds()*10)/10)
@@ -367,14 +420,29 @@ func (r *run) trainAll(ctx context.Context) error {
 				return err
 			}
 		}
-		if t.EarlyStoppingPatience > 0 && s.Epoch-s.BestEpoch >= t.EarlyStoppingPatience && s.Epoch < t.Epochs {
-			r.stop = EarlyStopped
-			r.log.Info("stopping early", "epoch", s.Epoch, "best_epoch", s.BestEpoch, "patience", t.EarlyStoppingPatience)
-			return nil
+		// Only now may a checkpoint say that this epoch is done: a run resumed
+		// from it finds its scores recorded and the best model on the disk.
+		r.boundary = *s
+		if err := r.saveCheckpoint(ctx); err != nil {
+			return err
 		}
 	}
-	s.Epoch = t.Epochs
 	return nil
+}
+
+// finished reports whether there is no epoch left to train.
+func (r *run) finished() bool {
+	t, s := r.cfg.Train, &r.state
+	done := len(s.History)
+	if done == t.Epochs {
+		return true
+	}
+	if t.EarlyStoppingPatience == 0 || done-s.BestEpoch < t.EarlyStoppingPatience {
+		return false
+	}
+	r.stop = EarlyStopped
+	r.log.Info("stopping early", "epoch", done, "best_epoch", s.BestEpoch, "patience", t.EarlyStoppingPatience)
+	return true
 }
 
 // trainEpoch goes once through the training split. The last window of
@@ -383,15 +451,15 @@ func (r *run) trainEpoch(ctx context.Context) error {
 	t := r.cfg.Train
 	s := &r.state
 	batches := r.train.trainingBatches(t.BatchSize, t.Seed, s.Epoch)
-	// The engine does not see the end of ctx: a micro-batch once begun is
-	// finished, so that weights and state always belong together.
+	// The engine does not see the end of ctx: an update once begun is finished,
+	// so that the checkpoint of an interrupted run wastes nothing.
 	work := context.WithoutCancel(ctx)
 	pairs := 0
 	for _, rows := range batches[:s.Micro] {
 		pairs += len(rows)
 	}
 	for _, rows := range batches[s.Micro:] {
-		if err := ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil && s.Micro%t.GradientAccumulationSteps == 0 {
 			return err
 		}
 		b := r.train.batch(rows)
@@ -407,15 +475,22 @@ func (r *run) trainEpoch(ctx context.Context) error {
 		if s.Micro%t.GradientAccumulationSteps == 0 || s.Micro == len(batches) {
 			r.lastRate = r.schedule.LR(s.Step)
 			if r.lastNorm, err = r.session.Update(work, r.lastRate); err != nil {
+				r.unsound = true
 				return r.stepError(err)
 			}
 			if !finite(r.lastNorm) {
 				return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: result.Loss, GradNorm: r.lastNorm, LearningRate: r.lastRate}
 			}
 			s.Step++
+			r.boundary = *s
 		}
 		pairs += len(rows)
 		r.hookStep(PhaseTrain, pairs, r.train.len(), result.Loss)
+		if r.boundary.Step == s.Step && r.boundary.Micro == s.Micro && s.Micro < len(batches) && r.checkpointDue() {
+			if err := r.saveCheckpoint(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -41,9 +41,11 @@ func (t *Trainer) Config() Config { return t.settings.config.clone() }
 // Run opens, owns and closes everything but what was injected by options. It
 // can be called once; after that it returns [ErrReused].
 //
-// If ctx ends, Run finishes the micro-batch at hand, ends the tracked run as
-// KILLED and returns an [*InterruptedError]. Other errors end it as FAILED:
-// among them [*DataError], [*DivergedError] and those of the ports.
+// If ctx ends, Run finishes the update at hand, writes a checkpoint, ends the
+// tracked run as KILLED and returns an [*InterruptedError]. Other errors end it
+// as FAILED: among them [*DataError], [*DivergedError], [*CheckpointError] and
+// those of the ports. Checkpoints are in the folder checkpoints of the output
+// directory; [WithResume] goes on from them, and a new run there removes them.
 func (t *Trainer) Run(ctx context.Context) (*Result, error) {
 	if t.used.Swap(true) {
 		return nil, ErrReused

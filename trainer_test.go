@@ -94,10 +94,14 @@ func (b *bench) fail(ctx context.Context, t *testing.T, opts ...criteria.Trainer
 	return nil, err
 }
 
+// files lists what is below dir, except checkpoints.
 func files(t *testing.T, dir string) []string {
 	t.Helper()
 	var names []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == "checkpoints" {
+			return filepath.SkipDir
+		}
 		if err == nil && !d.IsDir() {
 			name, _ := filepath.Rel(dir, path)
 			names = append(names, filepath.ToSlash(name))
@@ -277,6 +281,9 @@ func TestRunParams(t *testing.T) {
 		"train.optimizer_type":              "adamw_torch_fused",
 		"train.early_stopping_patience":     "3",
 		"train.threads":                     "0",
+		"train.checkpoint_steps":            "0",
+		"train.checkpoint_minutes":          "10.0",
+		"train.keep_checkpoints":            "2",
 		"opt.use_amp":                       "True",
 		"opt.amp_dtype":                     "bf16",
 		"opt.enable_tf32":                   "True",
@@ -613,7 +620,7 @@ func TestInterruption(t *testing.T) {
 	for name, tc := range map[string]struct {
 		phase        criteria.Phase
 		epoch, batch int
-		step         int // updates when it stops
+		step         int // updates when it stops, and of the checkpoint
 	}{
 		"first batch":     {criteria.PhaseTrain, 1, 1, 1},
 		"middle of epoch": {criteria.PhaseTrain, 2, 3, 11},
@@ -637,7 +644,8 @@ func TestInterruption(t *testing.T) {
 			if !errors.As(err, &interrupted) {
 				t.Fatalf("error %v; want an InterruptedError", err)
 			}
-			want := criteria.InterruptedError{Dir: b.dir, Epoch: tc.epoch, Step: tc.step, Cause: stop}
+			checkpoint := filepath.Join(b.dir, "checkpoints", fmt.Sprintf("step-%08d", tc.step))
+			want := criteria.InterruptedError{Dir: b.dir, Checkpoint: checkpoint, Epoch: tc.epoch, Step: tc.step, Cause: stop}
 			if diff := cmp.Diff(want, *interrupted, cmpopts.EquateErrors()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

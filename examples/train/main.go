@@ -7,7 +7,12 @@
 //
 // The output directory, outputs/DATE/TIME, receives the log, the best model and
 // the reports. The exit code is 0 for success, 1 for a failure and 130 after
-// Ctrl-C, which ends the run in order; a second Ctrl-C ends it at once.
+// Ctrl-C, which ends the run in order; a second Ctrl-C ends it at once. However
+// a run has ended,
+//
+//	go run ./examples/train --resume outputs/DATE/TIME
+//
+// goes on from its last checkpoint, with the configuration in its .hydra.
 package main
 
 import (
@@ -16,6 +21,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/criteria-go/criteria"
@@ -30,18 +37,71 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) (exitCode int) {
+	resumeDir, args, err := splitResume(args)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "train:", err)
+		return 2
+	}
 	app := hydra.App{
 		Name: "train", ConfigFS: conf.FS, ConfigName: "config", ConfigLabel: "conf",
-		Help: "Fine-tune a DeBERTaV3 classifier of (post, criterion) pairs.",
+		Help: "Fine-tune a DeBERTaV3 classifier of (post, criterion) pairs.\n" +
+			"--resume DIR goes on with the run whose output directory is DIR.",
 	}
-	exitCode = app.Run(ctx, args, train)
+	exitCode = app.Run(ctx, args, func(ctx context.Context, job *hydra.Job) error { return train(ctx, job, resumeDir) })
 	if ctx.Err() != nil {
 		return 130
 	}
 	return exitCode
 }
 
-func train(ctx context.Context, job *hydra.Job) (err error) {
+// splitResume takes --resume DIR out of args. The configuration then is the one
+// that the run was started with, and .hydra stays as it is.
+func splitResume(args []string) (dir string, rest []string, err error) {
+	for i := 0; i < len(args); i++ {
+		name, value, hasValue := strings.Cut(args[i], "=")
+		if name != "--resume" {
+			rest = append(rest, args[i])
+			continue
+		}
+		if !hasValue && i+1 < len(args) {
+			i++
+			value = args[i]
+		}
+		if value == "" || dir != "" {
+			return "", nil, errors.New("--resume wants one folder: the output directory of the run to go on with")
+		}
+		dir = value
+	}
+	if dir == "" {
+		return "", args, nil
+	}
+	saved, err := filepath.Abs(filepath.Join(dir, ".hydra"))
+	if err != nil {
+		return "", nil, err
+	}
+	if _, err := os.Stat(filepath.Join(saved, "config_resolved.yaml")); err != nil {
+		return "", nil, fmt.Errorf("--resume %s: this is not the output directory of a run: %w", dir, err)
+	}
+	return dir, append([]string{
+		"--config-path", saved, "--config-name", "config_resolved", "hydra.run.dir=" + quote(dir), "hydra.output_subdir=null",
+	}, rest...), nil
+}
+
+// quote makes one value of an override out of any text.
+func quote(text string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(text) + "'"
+}
+
+// resumeCommand is what the user has to type to go on with a run.
+func resumeCommand(dir string) string {
+	program := os.Args[0]
+	if strings.Contains(program, "go-build") { // of go run, which is gone by then
+		program = "go run ./examples/train"
+	}
+	return program + " --resume '" + strings.ReplaceAll(dir, "'", `'\''`) + "'"
+}
+
+func train(ctx context.Context, job *hydra.Job, resumeDir string) (err error) {
 	log, file, err := job.OpenLog(os.Stdout)
 	if err != nil {
 		return err
@@ -64,9 +124,13 @@ func train(ctx context.Context, job *hydra.Job) (err error) {
 	if err != nil {
 		return err
 	}
+	place := criteria.WithOutputDir(job.OutputDir)
+	if resumeDir != "" {
+		place = criteria.WithResume(resumeDir)
+	}
 	trainer, err := criteria.NewTrainer(
 		criteria.WithConfig(config),
-		criteria.WithOutputDir(job.OutputDir),
+		place,
 		criteria.WithTracker(tracker),
 		criteria.WithLogger(log),
 		criteria.WithHooks(criteria.ProgressBar(os.Stderr)),
@@ -76,8 +140,11 @@ func train(ctx context.Context, job *hydra.Job) (err error) {
 	}
 	log.Info("configuration:\n" + string(config.YAML()))
 	result, err := trainer.Run(ctx)
-	if errors.Is(err, context.Canceled) {
+	if interrupted := (*criteria.InterruptedError)(nil); errors.As(err, &interrupted) {
 		log.Warn(err.Error())
+		if interrupted.Checkpoint != "" {
+			log.Warn("to go on from " + interrupted.Checkpoint + ":\n  " + resumeCommand(interrupted.Dir))
+		}
 		return nil // what the user asked for is no failure; main knows the exit code
 	}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -139,5 +140,65 @@ func TestTrainFromWrittenConfig(t *testing.T) {
 	}
 	if diff := cmp.Diff(report(dir), report(again)); diff != "" {
 		t.Errorf("(-first +again):\n%s", diff)
+	}
+}
+
+// A run that Ctrl-C ended goes on with --resume and ends with the weights that
+// it would have had anyway.
+func TestTrainResume(t *testing.T) {
+	weights := func(dir string) string {
+		text, err := os.ReadFile(filepath.Join(dir, "best_model", "model.safetensors"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	whole, args := arguments(t)
+	if code := run(t.Context(), args); code != 0 {
+		t.Fatalf("exit code %d, want 0", code)
+	}
+	dir, args := arguments(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan struct{})
+	go func() { // Ctrl-C as soon as there is a checkpoint with weights
+		defer close(done)
+		for ctx.Err() == nil {
+			if found, _ := filepath.Glob(filepath.Join(dir, "checkpoints", "step-*", "session")); len(found) > 0 {
+				cancel()
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	code := run(ctx, append(args, "train.checkpoint_steps=3"))
+	cancel()
+	<-done
+	if code != 130 {
+		t.Fatalf("exit code %d, want 130", code)
+	}
+	log, err := os.ReadFile(filepath.Join(dir, "train.log"))
+	if err != nil || !strings.Contains(string(log), " --resume '"+dir+"'") {
+		t.Errorf("the log (%v) does not say how to resume:\n%s", err, log)
+	}
+	overrides, err := os.ReadFile(filepath.Join(dir, ".hydra", "overrides.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := run(t.Context(), []string{"--resume", dir, "train.learning_rate=0.5"}); code != 1 {
+		t.Errorf("exit code %d with another learning rate, want 1", code)
+	}
+	if code := run(t.Context(), []string{"--resume=" + dir}); code != 0 {
+		t.Fatalf("exit code %d, want 0", code)
+	}
+	if weights(whole) != weights(dir) {
+		t.Error("the resumed run has other weights")
+	}
+	if now, err := os.ReadFile(filepath.Join(dir, ".hydra", "overrides.yaml")); err != nil || string(now) != string(overrides) {
+		t.Errorf(".hydra/overrides.yaml (%v) is now\n%s", err, now)
+	}
+	for _, args := range [][]string{{"--resume"}, {"--resume", t.TempDir()}, {"--resume=a", "--resume=b"}} {
+		if code := run(t.Context(), args); code != 2 {
+			t.Errorf("%q: exit code %d, want 2", args, code)
+		}
 	}
 }

@@ -98,6 +98,13 @@ func (t *Tracker) Start(ctx context.Context, info criteria.RunInfo) (criteria.Tr
 	if err := t.before(ctx, "start"); err != nil {
 		return nil, err
 	}
+	for _, r := range t.runs {
+		if r.id == info.ResumeRunID {
+			r.Status = ""
+			r.Calls = append(r.Calls, "resume")
+			return r, nil
+		}
+	}
 	r := &Run{
 		Info: info, Params: maps.Clone(info.Params), Tags: maps.Clone(info.Tags), Metrics: map[int]map[string]float64{},
 		Artifacts: map[string]string{}, Calls: []string{"start"}, tracker: t, id: fmt.Sprintf("run%d", len(t.runs)+1),
