@@ -77,7 +77,7 @@ func TestOutputs(t *testing.T) {
 // TestConstants: equal constants are one, different ones are not.
 func TestConstants(t *testing.T) {
 	g := New("constants", nil)
-	if g.Scalar(2) != g.Scalar(2) {
+	if first, second := g.Scalar(2), g.Scalar(2); first != second {
 		t.Error("equal scalars are two constants")
 	}
 	for _, other := range []*Value{g.Scalar(3), g.Float([]float32{2}, 1), g.Fill(2), g.Ints([]int{2})} {

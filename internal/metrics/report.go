@@ -34,7 +34,7 @@ func (r Report) MarshalJSON() ([]byte, error) {
 		F1        float64 `json:"f1-score"`
 		Support   int     `json:"support"`
 	}
-	rowOf := func(s Scores) row { return row{s.Precision, s.Recall, s.F1, s.Support} }
+	rowOf := func(s Scores) row { return row(s) }
 	return json.Marshal(struct {
 		Zero     row     `json:"0"`
 		One      row     `json:"1"`
