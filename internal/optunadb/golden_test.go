@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/c-bata/goptuna"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/criteria-go/criteria/internal/golden"
@@ -87,7 +86,7 @@ func TestGoldenOptunaRows(t *testing.T) {
 			for _, row := range tables["studies"] {
 				id, name := row[0].(int), row[1].(string)
 				direction := strings.ToLower(first(t, tables["study_directions"], 2, id)[1].(string))
-				opened, err := d.OpenStudy(t.Context(), name, goptuna.StudyDirection(direction))
+				opened, err := d.OpenStudy(t.Context(), name, study.Direction(direction))
 				if err != nil || opened != id {
 					t.Fatalf("study %q has id %d (%v), want %d", name, opened, err, id)
 				}

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/c-bata/goptuna"
-
 	"github.com/criteria-go/criteria/internal/study"
 )
 
@@ -223,7 +221,7 @@ func objective(ctx context.Context, t *study.Trial, duration time.Duration) (flo
 			return 0, err
 		}
 		if prune {
-			return 0, goptuna.ErrTrialPruned
+			return 0, study.ErrPruned
 		}
 	}
 	return score, nil

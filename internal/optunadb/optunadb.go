@@ -23,8 +23,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/c-bata/goptuna"
-
 	"github.com/criteria-go/criteria/internal/study"
 )
 
@@ -56,7 +54,7 @@ type DB struct {
 	log      *slog.Logger
 
 	mu    sync.Mutex
-	ended map[int]map[int]goptuna.FrozenTrial // study → trial: those that change no more
+	ended map[int]map[int]study.FrozenTrial // study → trial: those that change no more
 }
 
 var _ study.Storage = (*DB)(nil)
@@ -108,7 +106,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*DB, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &DB{dialect: to.dialect, url: redact(rawURL), db: db, log: o.Logger, ended: map[int]map[int]goptuna.FrozenTrial{}}
+	d := &DB{dialect: to.dialect, url: redact(rawURL), db: db, log: o.Logger, ended: map[int]map[int]study.FrozenTrial{}}
 	// A wrong address looks like a database that is away. It should be told soon.
 	d.retryFor = min(o.RetryFor, 20*time.Second)
 	if err := d.prepare(ctx); err != nil {
@@ -359,15 +357,15 @@ func (t *nullTime) Scan(value any) (err error) {
 	return err
 }
 
-var stateNames = map[goptuna.TrialState]string{
-	goptuna.TrialStateRunning:  "RUNNING",
-	goptuna.TrialStateComplete: "COMPLETE",
-	goptuna.TrialStatePruned:   "PRUNED",
-	goptuna.TrialStateFail:     "FAIL",
-	goptuna.TrialStateWaiting:  "WAITING",
+var stateNames = map[study.State]string{
+	study.Running:  "RUNNING",
+	study.Complete: "COMPLETE",
+	study.Pruned:   "PRUNED",
+	study.Failed:   "FAIL",
+	study.Waiting:  "WAITING",
 }
 
-func parseState(name string) (goptuna.TrialState, error) {
+func parseState(name string) (study.State, error) {
 	for state, n := range stateNames {
 		if n == name {
 			return state, nil

@@ -14,14 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/c-bata/goptuna"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/criteria-go/criteria/internal/study"
 )
 
-const maximize = goptuna.StudyDirectionMaximize
+const maximize = study.Maximize
 
 // exactly compares all that Optuna stores of a trial; NaN equals NaN.
 var exactly = cmp.Options{cmpopts.EquateNaNs(), cmpopts.EquateEmpty()}
@@ -43,7 +42,7 @@ func TestStorage(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		other, err := s.OpenStudy(ctx, "other", goptuna.StudyDirectionMinimize)
+		other, err := s.OpenStudy(ctx, "other", study.Minimize)
 		check(err)
 		_, _, err = s.Claim(ctx, other, 1)
 		check(err)
@@ -90,15 +89,15 @@ func TestStorage(t *testing.T) {
 		check(s.SetUserAttr(ctx, first.ID, "key", `{"a": [1, 2.5, null]}`))
 		check(s.SetSystemAttr(ctx, first.ID, "key", `"`+strings.Repeat("x", 5000)+`"`))
 		check(s.Beat(ctx, first.ID))
-		check(s.Finish(ctx, first.ID, goptuna.TrialStateComplete, 0.1+0.2))
+		check(s.Finish(ctx, first.ID, study.Complete, 0.1+0.2))
 
 		second, _, err := s.Claim(ctx, id, 3)
 		check(err)
-		check(s.Finish(ctx, second.ID, goptuna.TrialStateFail, math.NaN()))
+		check(s.Finish(ctx, second.ID, study.Failed, math.NaN()))
 		third, _, err := s.Claim(ctx, id, 3)
 		check(err)
 		check(s.Report(ctx, third.ID, 0, 0.5))
-		check(s.Finish(ctx, third.ID, goptuna.TrialStatePruned, math.Inf(-1)))
+		check(s.Finish(ctx, third.ID, study.Pruned, math.Inf(-1)))
 		queued := *first
 		queued.SystemAttrs = map[string]string{"fixed_params": `{"dim": 64}`}
 		queued.UserAttrs = nil
@@ -111,7 +110,7 @@ func TestStorage(t *testing.T) {
 		}
 
 		for name, err := range map[string]error{
-			"Finish":        s.Finish(ctx, first.ID, goptuna.TrialStateFail, 0),
+			"Finish":        s.Finish(ctx, first.ID, study.Failed, 0),
 			"Beat":          s.Beat(ctx, first.ID),
 			"Report":        s.Report(ctx, first.ID, 99, 0),
 			"SetParam":      s.SetParam(ctx, first.ID, "new", 0, dists["step"]),
@@ -125,9 +124,9 @@ func TestStorage(t *testing.T) {
 
 		trials, err := s.Trials(ctx, id)
 		check(err)
-		want := []goptuna.FrozenTrial{
+		want := []study.FrozenTrial{
 			{
-				Number: 0, State: goptuna.TrialStateComplete, Value: 0.1 + 0.2,
+				Number: 0, State: study.Complete, Value: 0.1 + 0.2,
 				InternalParams:     map[string]float64{"rate": 2.0000000000000003e-5, "step": 0.75, "dim": 512, "any": 4},
 				Params:             map[string]any{"rate": 2.0000000000000003e-5, "step": 0.75, "dim": 512, "any": "vier"},
 				Distributions:      map[string]any{"rate": dists["rate"], "step": dists["step"], "dim": dists["dim"], "any": dists["any"]},
@@ -135,15 +134,15 @@ func TestStorage(t *testing.T) {
 				UserAttrs:          map[string]string{"key": `{"a": [1, 2.5, null]}`},
 				SystemAttrs:        map[string]string{"key": `"` + strings.Repeat("x", 5000) + `"`},
 			},
-			{Number: 1, State: goptuna.TrialStateFail, Value: math.NaN()},
-			{Number: 2, State: goptuna.TrialStatePruned, Value: math.Inf(-1), IntermediateValues: map[int]float64{0: 0.5}},
+			{Number: 1, State: study.Failed, Value: math.NaN()},
+			{Number: 2, State: study.Pruned, Value: math.Inf(-1), IntermediateValues: map[int]float64{0: 0.5}},
 			{
-				Number: 3, State: goptuna.TrialStateWaiting, Value: math.NaN(),
+				Number: 3, State: study.Waiting, Value: math.NaN(),
 				InternalParams: map[string]float64{"dim": 65}, Params: map[string]any{"dim": 65},
 				Distributions: map[string]any{"dim": dists["dim"]}, SystemAttrs: map[string]string{"fixed_params": `{"dim": 64}`},
 			},
 		}
-		ids := cmpopts.IgnoreFields(goptuna.FrozenTrial{}, "ID", "StudyID", "DatetimeStart", "DatetimeComplete")
+		ids := cmpopts.IgnoreFields(study.FrozenTrial{}, "ID", "StudyID", "DatetimeStart", "DatetimeComplete")
 		if diff := cmp.Diff(want, trials, exactly, ids); diff != "" {
 			t.Errorf("trials (-want +got):\n%s", diff)
 		}
@@ -165,7 +164,7 @@ func TestStorage(t *testing.T) {
 			t.Errorf("claimed %v, tally (-want +got):\n%s", none, diff)
 		}
 		check(s.SetParam(ctx, fourth.ID, "dim", 66, dists["dim"]))
-		if trials, err = s.Trials(ctx, id); err != nil || trials[3].Params["dim"] != 66 || trials[3].State != goptuna.TrialStateRunning {
+		if trials, err = s.Trials(ctx, id); err != nil || trials[3].Params["dim"] != 66 || trials[3].State != study.Running {
 			t.Errorf("the running trial reads as %+v, %v", trials[3], err)
 		}
 	})
@@ -182,7 +181,7 @@ func TestStale(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		claim := func() *goptuna.FrozenTrial {
+		claim := func() *study.FrozenTrial {
 			t.Helper()
 			trial, _, err := s.Claim(ctx, id, 100)
 			if err != nil || trial == nil {
@@ -221,7 +220,7 @@ func TestStale(t *testing.T) {
 		if diff := cmp.Diff([]int{dead.Number}, failed); diff != "" {
 			t.Errorf("failed (-want +got):\n%s", diff)
 		}
-		if err := s.Finish(ctx, dead.ID, goptuna.TrialStateComplete, 1); !errors.Is(err, study.ErrNotRunning) {
+		if err := s.Finish(ctx, dead.ID, study.Complete, 1); !errors.Is(err, study.ErrNotRunning) {
 			t.Errorf("the dead worker's trial ends: %v", err)
 		}
 		again := claim()
@@ -237,11 +236,11 @@ func TestStale(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The retry of the first has been used up, that of the second is to come.
-		var states []goptuna.TrialState
+		var states []study.State
 		for _, trial := range trials {
 			states = append(states, trial.State)
 		}
-		want := []goptuna.TrialState{goptuna.TrialStateFail, goptuna.TrialStateFail, goptuna.TrialStateFail, goptuna.TrialStateWaiting}
+		want := []study.State{study.Failed, study.Failed, study.Failed, study.Waiting}
 		if diff := cmp.Diff(want, states); diff != "" {
 			t.Errorf("states (-want +got):\n%s", diff)
 		}
@@ -259,7 +258,7 @@ func TestClaimIsAtomic(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 10 {
-			if _, err := dbs[0].Enqueue(ctx, id, goptuna.FrozenTrial{}); err != nil {
+			if _, err := dbs[0].Enqueue(ctx, id, study.FrozenTrial{}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -10,15 +10,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/c-bata/goptuna"
-
 	"github.com/criteria-go/criteria/internal/study"
 )
 
 // OpenStudy implements study.Storage.
-func (d *DB) OpenStudy(ctx context.Context, name string, direction goptuna.StudyDirection) (id int, err error) {
+func (d *DB) OpenStudy(ctx context.Context, name string, direction study.Direction) (id int, err error) {
 	want := "MAXIMIZE"
-	if direction == goptuna.StudyDirectionMinimize {
+	if direction == study.Minimize {
 		want = "MINIMIZE"
 	}
 	what := fmt.Sprintf("open study %q", name)
@@ -81,7 +79,7 @@ func (t *tx) lockStudy(ctx context.Context, id int) error {
 
 // Claim implements study.Storage. Should the answer to its commit get lost, the
 // trial it has claimed dies of its heartbeat, as if this worker had.
-func (d *DB) Claim(ctx context.Context, id, budget int) (claimed *goptuna.FrozenTrial, tally study.Tally, err error) {
+func (d *DB) Claim(ctx context.Context, id, budget int) (claimed *study.FrozenTrial, tally study.Tally, err error) {
 	err = d.tx(ctx, "claim a trial", func(t *tx) error {
 		claimed, tally = nil, study.Tally{}
 		if err := t.lockStudy(ctx, id); err != nil {
@@ -96,7 +94,7 @@ func (d *DB) Claim(ctx context.Context, id, budget int) (claimed *goptuna.Frozen
 			return err
 		}
 		if trial == 0 {
-			if trial, err = t.addTrial(ctx, id, goptuna.FrozenTrial{State: goptuna.TrialStateRunning, DatetimeStart: now, Value: math.NaN()}); err != nil {
+			if trial, err = t.addTrial(ctx, id, study.FrozenTrial{State: study.Running, DatetimeStart: now, Value: math.NaN()}); err != nil {
 				return err
 			}
 		}
@@ -150,7 +148,7 @@ func (t *tx) popWaiting(ctx context.Context, id int, now time.Time) (trial int, 
 
 // addTrial inserts a trial with all that it has and returns its id. The study
 // must be locked: its number is the number of earlier ones.
-func (t *tx) addTrial(ctx context.Context, id int, trial goptuna.FrozenTrial) (trialID int, err error) {
+func (t *tx) addTrial(ctx context.Context, id int, trial study.FrozenTrial) (trialID int, err error) {
 	var start any
 	if !trial.DatetimeStart.IsZero() {
 		start = encodeTime(trial.DatetimeStart)
@@ -187,8 +185,8 @@ func (t *tx) addTrial(ctx context.Context, id int, trial goptuna.FrozenTrial) (t
 }
 
 // Enqueue implements study.Storage.
-func (d *DB) Enqueue(ctx context.Context, id int, trial goptuna.FrozenTrial) (number int, err error) {
-	trial.State = goptuna.TrialStateWaiting
+func (d *DB) Enqueue(ctx context.Context, id int, trial study.FrozenTrial) (number int, err error) {
+	trial.State = study.Waiting
 	err = d.tx(ctx, "enqueue a trial", func(t *tx) error {
 		if err := t.lockStudy(ctx, id); err != nil {
 			return err
@@ -204,7 +202,7 @@ func (d *DB) Enqueue(ctx context.Context, id int, trial goptuna.FrozenTrial) (nu
 }
 
 // FailStale implements study.Storage.
-func (d *DB) FailStale(ctx context.Context, id int, grace time.Duration, retries int) (failed []goptuna.FrozenTrial, err error) {
+func (d *DB) FailStale(ctx context.Context, id int, grace time.Duration, retries int) (failed []study.FrozenTrial, err error) {
 	query := d.query(`SELECT t.trial_id FROM trials t JOIN trial_heartbeats h ON h.trial_id = t.trial_id
 		WHERE t.study_id = ? AND t.state = 'RUNNING' AND ` + d.silence + ` > ? ORDER BY t.trial_id`)
 	stale := func(q querier) (ids []int, err error) {
@@ -346,7 +344,7 @@ func (t *tx) setAttr(ctx context.Context, table string, trial int, key, value st
 }
 
 // Finish implements study.Storage.
-func (d *DB) Finish(ctx context.Context, trial int, state goptuna.TrialState, value float64) error {
+func (d *DB) Finish(ctx context.Context, trial int, state study.State, value float64) error {
 	attempts := 0
 	return d.tx(ctx, "end a trial", func(t *tx) error {
 		attempts++
@@ -377,7 +375,7 @@ func (d *DB) Finish(ctx context.Context, trial int, state goptuna.TrialState, va
 
 // Trials implements study.Storage. It reads only what may have changed since the
 // last time.
-func (d *DB) Trials(ctx context.Context, id int) (trials []goptuna.FrozenTrial, err error) {
+func (d *DB) Trials(ctx context.Context, id int) (trials []study.FrozenTrial, err error) {
 	d.mu.Lock()
 	known := d.ended[id] // never changed, only replaced
 	d.mu.Unlock()
@@ -393,7 +391,7 @@ func (d *DB) Trials(ctx context.Context, id int) (trials []goptuna.FrozenTrial, 
 	}
 	ended := maps.Clone(known)
 	if ended == nil {
-		ended = map[int]goptuna.FrozenTrial{}
+		ended = map[int]study.FrozenTrial{}
 	}
 	for i, t := range trials {
 		if old, ok := known[t.ID]; ok {
@@ -416,13 +414,13 @@ func all(int) bool { return true }
 // order of their numbers: all headers, and the rest of those that are wanted.
 // Headers come first. A trial that has ended when its header is read changes no
 // more; another one may have more by the time that is read, but not less.
-func readTrials(ctx context.Context, q querier, d *dialect, id int, want func(trial int) bool, first, last int) ([]goptuna.FrozenTrial, error) {
-	var trials []goptuna.FrozenTrial
+func readTrials(ctx context.Context, q querier, d *dialect, id int, want func(trial int) bool, first, last int) ([]study.FrozenTrial, error) {
+	var trials []study.FrozenTrial
 	index := map[int]int{} // id → position, of those wanted
 	lowest, highest := math.MaxInt32, 0
 	err := each(ctx, q, d.query(`SELECT trial_id, number, state, datetime_start, datetime_complete FROM trials
 		WHERE study_id = ? AND trial_id >= ? AND trial_id <= ? AND number IS NOT NULL ORDER BY number`), []any{id, first, last}, func(rows *sql.Rows) error {
-		t := goptuna.FrozenTrial{
+		t := study.FrozenTrial{
 			StudyID: id, Value: math.NaN(), IntermediateValues: map[int]float64{},
 			InternalParams: map[string]float64{}, Params: map[string]any{}, Distributions: map[string]any{},
 			UserAttrs: map[string]string{}, SystemAttrs: map[string]string{},
@@ -448,7 +446,7 @@ func readTrials(ctx context.Context, q querier, d *dialect, id int, want func(tr
 		return trials, err
 	}
 
-	type scan = func(into ...any) (*goptuna.FrozenTrial, error)
+	type scan = func(into ...any) (*study.FrozenTrial, error)
 	// details reads a table that refers to trials, calling add for every row. Its
 	// argument scans the row and returns the trial, or nil if that is not wanted.
 	details := func(table, columns string, add func(scan) error) {
@@ -458,7 +456,7 @@ func readTrials(ctx context.Context, q querier, d *dialect, id int, want func(tr
 		err = each(ctx, q, d.query(fmt.Sprintf(`SELECT x.trial_id, %s FROM %s x JOIN trials t ON t.trial_id = x.trial_id
 			WHERE t.study_id = ? AND x.trial_id >= ? AND x.trial_id <= ?`, columns, table)), []any{id, lowest, highest}, func(rows *sql.Rows) error {
 			var number int
-			err := add(func(into ...any) (*goptuna.FrozenTrial, error) {
+			err := add(func(into ...any) (*study.FrozenTrial, error) {
 				var trial int
 				if err := rows.Scan(append([]any{&trial}, into...)...); err != nil {
 					return nil, err

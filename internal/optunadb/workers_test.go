@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/c-bata/goptuna"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/criteria-go/criteria/internal/study"
@@ -22,7 +21,7 @@ import (
 const envRestart = "CRITERIA_POSTGRES_RESTART"
 
 // waitFor polls a study until ready says so.
-func waitFor(t *testing.T, d *DB, name string, ready func([]goptuna.FrozenTrial) bool) []goptuna.FrozenTrial {
+func waitFor(t *testing.T, d *DB, name string, ready func([]study.FrozenTrial) bool) []study.FrozenTrial {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		id, err := d.OpenStudy(t.Context(), name, maximize)
@@ -42,7 +41,7 @@ func waitFor(t *testing.T, d *DB, name string, ready func([]goptuna.FrozenTrial)
 	}
 }
 
-func count(trials []goptuna.FrozenTrial) map[string]int {
+func count(trials []study.FrozenTrial) map[string]int {
 	n := map[string]int{}
 	for _, t := range trials {
 		n[stateNames[t.State]]++
@@ -50,7 +49,7 @@ func count(trials []goptuna.FrozenTrial) map[string]int {
 	return n
 }
 
-func finished(trials []goptuna.FrozenTrial) int {
+func finished(trials []study.FrozenTrial) int {
 	n := count(trials)
 	return n["COMPLETE"] + n["PRUNED"]
 }
@@ -74,7 +73,7 @@ func wait(t *testing.T, cmds ...*exec.Cmd) {
 }
 
 // checkNumbers checks that the trials have the numbers from 0, each once.
-func checkNumbers(t *testing.T, trials []goptuna.FrozenTrial) {
+func checkNumbers(t *testing.T, trials []study.FrozenTrial) {
 	t.Helper()
 	for i, trial := range trials {
 		if trial.Number != i {
@@ -91,7 +90,7 @@ func TestWorkerProcesses(t *testing.T) {
 		d := mustOpen(t, url)
 		victim := goWorker(t, url, name, total, 0, 3600, grace)
 		start(t, victim)
-		params := waitFor(t, d, name, func(trials []goptuna.FrozenTrial) bool {
+		params := waitFor(t, d, name, func(trials []study.FrozenTrial) bool {
 			return len(trials) == 1 && len(trials[0].IntermediateValues) == 0 && len(trials[0].Params) == 5
 		})[0].Params
 
@@ -100,13 +99,13 @@ func TestWorkerProcesses(t *testing.T) {
 			workers = append(workers, goWorker(t, url, name, total, 0, 0.05, grace))
 		}
 		start(t, workers...)
-		waitFor(t, d, name, func(trials []goptuna.FrozenTrial) bool { return finished(trials) >= 10 })
+		waitFor(t, d, name, func(trials []study.FrozenTrial) bool { return finished(trials) >= 10 })
 		if err := victim.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		victim.Wait() //nolint:errcheck // it was killed
 		if d.dialect == postgresDialect {
-			waitFor(t, d, name, func(trials []goptuna.FrozenTrial) bool { return finished(trials) >= 40 })
+			waitFor(t, d, name, func(trials []study.FrozenTrial) bool { return finished(trials) >= 40 })
 			restart(t, d)
 		}
 		wait(t, workers...)
@@ -131,14 +130,14 @@ func TestWorkerProcesses(t *testing.T) {
 		if n["FAIL"] < 1 || n["FAIL"] > 5 {
 			t.Errorf("%d trials failed, want the victim's", n["FAIL"])
 		}
-		if trials[0].State != goptuna.TrialStateFail || !strings.Contains(trials[0].UserAttrs[study.AttrFailReason], "no sign of life") {
+		if trials[0].State != study.Failed || !strings.Contains(trials[0].UserAttrs[study.AttrFailReason], "no sign of life") {
 			t.Errorf("the victim's trial ended as %v because %s", trials[0].State, trials[0].UserAttrs[study.AttrFailReason])
 		}
 		retried := false
 		for _, trial := range trials {
 			if trial.SystemAttrs["failed_trial"] == "0" {
 				retried = true
-				if diff := cmp.Diff(params, trial.Params); diff != "" || trial.State == goptuna.TrialStateFail {
+				if diff := cmp.Diff(params, trial.Params); diff != "" || trial.State == study.Failed {
 					t.Errorf("the victim's trial was retried as %v with other parameters:\n%s", trial.State, diff)
 				}
 			}
@@ -187,7 +186,7 @@ type peerTrial struct {
 }
 
 // asPeer returns a trial in the form of peer.py.
-func asPeer(t *testing.T, trial goptuna.FrozenTrial) peerTrial {
+func asPeer(t *testing.T, trial study.FrozenTrial) peerTrial {
 	t.Helper()
 	number := func(x float64) any {
 		switch {
@@ -238,7 +237,7 @@ func asPeer(t *testing.T, trial goptuna.FrozenTrial) peerTrial {
 }
 
 // checkDump compares what Optuna reads with what this package reads.
-func checkDump(t *testing.T, d *DB, name string, out []byte) (peerDump, []goptuna.FrozenTrial) {
+func checkDump(t *testing.T, d *DB, name string, out []byte) (peerDump, []study.FrozenTrial) {
 	t.Helper()
 	var dump peerDump
 	if err := json.Unmarshal(out, &dump); err != nil {

@@ -140,7 +140,7 @@ func TestForGoptuna(t *testing.T) {
 	} {
 		seen := map[float64]bool{}
 		for range 1000 {
-			x, err := random.Sample(nil, goptuna.FrozenTrial{}, "x", d.forGoptuna())
+			x, err := random.Sample(nil, FrozenTrial{}, "x", d.forGoptuna())
 			if err != nil {
 				t.Fatal(err)
 			}

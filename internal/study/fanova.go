@@ -4,7 +4,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/c-bata/goptuna"
 	"gonum.org/v1/gonum/stat"
 )
 
@@ -18,13 +17,13 @@ import (
 // over the whole search space, and only parameters count that all complete
 // trials have with the same range. The seed determines the forest; Optuna's own
 // results differ from seed to seed about as much as from these.
-func FANOVA(trials []goptuna.FrozenTrial, seed uint64) ([]Importance, error) {
+func FANOVA(trials []FrozenTrial, seed uint64) ([]Importance, error) {
 	const trees = 64
 	complete, err := judged(trials)
 	if err != nil {
 		return nil, err
 	}
-	space, err := intersection(trials, goptuna.TrialStateComplete)
+	space, err := intersection(trials, Complete)
 	if err != nil {
 		return nil, err
 	}

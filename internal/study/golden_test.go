@@ -56,22 +56,22 @@ type goldenTrial struct {
 	Reports []goldenReport `json:"intermediate_values"`
 }
 
-var goldenStates = map[string]goptuna.TrialState{
-	"RUNNING":  goptuna.TrialStateRunning,
-	"COMPLETE": goptuna.TrialStateComplete,
-	"PRUNED":   goptuna.TrialStatePruned,
-	"FAIL":     goptuna.TrialStateFail,
-	"WAITING":  goptuna.TrialStateWaiting,
+var goldenStates = map[string]State{
+	"RUNNING":  Running,
+	"COMPLETE": Complete,
+	"PRUNED":   Pruned,
+	"FAIL":     Failed,
+	"WAITING":  Waiting,
 }
 
 // frozen returns the trial with parameters of the given space.
-func (g goldenTrial) frozen(t *testing.T, space map[string]Distribution) goptuna.FrozenTrial {
+func (g goldenTrial) frozen(t *testing.T, space map[string]Distribution) FrozenTrial {
 	t.Helper()
 	state, ok := goldenStates[g.State]
 	if !ok {
 		t.Fatalf("trial %d: unknown state %q", g.Number, g.State)
 	}
-	f := goptuna.FrozenTrial{
+	f := FrozenTrial{
 		ID: g.Number, Number: g.Number, State: state, Value: float64(g.Value),
 		Params: map[string]any{}, InternalParams: map[string]float64{}, Distributions: map[string]any{},
 		IntermediateValues: map[int]float64{},
@@ -115,7 +115,7 @@ func goldenSpace(t *testing.T, raw map[string]json.RawMessage) map[string]Distri
 }
 
 // plainStudy returns a study of goptuna with the given trials.
-func plainStudy(t testing.TB, direction goptuna.StudyDirection, trials []goptuna.FrozenTrial) *goptuna.Study {
+func plainStudy(t testing.TB, direction Direction, trials []FrozenTrial) *goptuna.Study {
 	t.Helper()
 	storage := goptuna.NewInMemoryStorage()
 	for _, trial := range trials {
@@ -164,7 +164,7 @@ func TestGoldenTPE(t *testing.T) {
 				for _, n := range c.Below {
 					below[n] = true
 				}
-				var good, bad []goptuna.FrozenTrial
+				var good, bad []FrozenTrial
 				for _, trial := range c.Trials {
 					f := trial.frozen(t, space)
 					if below[f.Number] {
@@ -203,11 +203,11 @@ func TestGoldenTPE(t *testing.T) {
 
 				// The division into good and bad, in whichever direction gives it:
 				// the file does not say which was meant.
-				var all []goptuna.FrozenTrial
+				var all []FrozenTrial
 				for _, trial := range c.Trials {
 					all = append(all, trial.frozen(t, space))
 				}
-				divided := func(direction goptuna.StudyDirection) bool {
+				divided := func(direction Direction) bool {
 					good, _ := split(all, direction, -1)
 					for _, f := range good {
 						if !below[f.Number] {
@@ -216,7 +216,7 @@ func TestGoldenTPE(t *testing.T) {
 					}
 					return len(good) == len(below)
 				}
-				if !divided(goptuna.StudyDirectionMaximize) && !divided(goptuna.StudyDirectionMinimize) {
+				if !divided(Maximize) && !divided(Minimize) {
 					t.Errorf("split gives other good trials than %v", c.Below)
 				}
 			})

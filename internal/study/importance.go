@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/c-bata/goptuna"
 )
 
 // Importance says how much a hyperparameter mattered: a share, all of which add
@@ -25,10 +23,10 @@ var ErrTooFewTrials = errors.New("importances need at least two complete trials"
 var ErrNoVariance = errors.New("importances need trials of different values")
 
 // judged returns the complete trials with finite values.
-func judged(trials []goptuna.FrozenTrial) ([]goptuna.FrozenTrial, error) {
-	var kept []goptuna.FrozenTrial
+func judged(trials []FrozenTrial) ([]FrozenTrial, error) {
+	var kept []FrozenTrial
 	for _, t := range trials {
-		if t.State == goptuna.TrialStateComplete && isFinite(t.Value) {
+		if t.State == Complete && isFinite(t.Value) {
 			kept = append(kept, t)
 		}
 	}
@@ -39,7 +37,7 @@ func judged(trials []goptuna.FrozenTrial) ([]goptuna.FrozenTrial, error) {
 }
 
 // distributionOf returns the range that a trial drew a parameter from, or nil.
-func distributionOf(t goptuna.FrozenTrial, name string) (Distribution, error) {
+func distributionOf(t FrozenTrial, name string) (Distribution, error) {
 	raw, ok := t.Distributions[name]
 	if !ok {
 		return nil, nil
@@ -53,7 +51,7 @@ func distributionOf(t goptuna.FrozenTrial, name string) (Distribution, error) {
 
 // intersection returns the parameters that all finished trials of the given
 // states have, with one and the same range.
-func intersection(trials []goptuna.FrozenTrial, states ...goptuna.TrialState) (map[string]any, error) {
+func intersection(trials []FrozenTrial, states ...State) (map[string]any, error) {
 	var space map[string]any
 	for _, t := range trials {
 		if !slices.Contains(states, t.State) {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/c-bata/goptuna"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/criteria-go/criteria/internal/golden"
@@ -20,7 +19,7 @@ func TestGoldenImportance(t *testing.T) {
 	for _, file := range golden.Glob(t, "optuna/importance/*.json") {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
 			var g struct {
-				Direction goptuna.StudyDirection
+				Direction Direction
 				Space     map[string]json.RawMessage
 				Trials    []goldenTrial
 				Fanova    struct{ Mean, Min, Max map[string]float64 }
@@ -28,11 +27,11 @@ func TestGoldenImportance(t *testing.T) {
 			}
 			readGolden(t, file, &g)
 			space := goldenSpace(t, g.Space)
-			var trials []goptuna.FrozenTrial
+			var trials []FrozenTrial
 			for _, trial := range g.Trials {
 				trials = append(trials, trial.frozen(t, space))
 			}
-			direction := goptuna.StudyDirection(strings.ToLower(string(g.Direction)))
+			direction := Direction(strings.ToLower(string(g.Direction)))
 			if len(g.Fanova.Mean) == 0 || len(g.PED.Values) == 0 {
 				t.Fatal("no reference values")
 			}
@@ -111,16 +110,16 @@ func ranked(m map[string]float64) []string {
 }
 
 // linear returns trials of y = 4·a + 2·b + 0·c, over the grid of all values.
-func linear() []goptuna.FrozenTrial {
-	var trials []goptuna.FrozenTrial
+func linear() []FrozenTrial {
+	var trials []FrozenTrial
 	unit := FloatDistribution{Low: 0, High: 1}
 	dists := map[string]any{"a": unit, "b": unit, "c": Categorical("x", "y"), "one": IntDistribution{Low: 3, High: 3}}
 	for i := range 8 {
 		for k := range 8 {
 			for c := range 2 {
 				a, b := (float64(i)+.5)/8, (float64(k)+.5)/8
-				trials = append(trials, goptuna.FrozenTrial{
-					Number: len(trials), State: goptuna.TrialStateComplete, Value: 4*a + 2*b,
+				trials = append(trials, FrozenTrial{
+					Number: len(trials), State: Complete, Value: 4*a + 2*b,
 					InternalParams: map[string]float64{"a": a, "b": b, "c": float64(c), "one": 3}, Distributions: dists,
 				})
 			}
@@ -151,12 +150,12 @@ func TestFANOVAOfKnownFunction(t *testing.T) {
 func TestImportanceNeedsTrials(t *testing.T) {
 	trials := linear()
 	for i := range trials[1:] {
-		trials[1+i].State = goptuna.TrialStatePruned
+		trials[1+i].State = Pruned
 	}
 	if _, err := FANOVA(trials, 1); !errors.Is(err, ErrTooFewTrials) {
 		t.Errorf("fANOVA of one trial: %v, want ErrTooFewTrials", err)
 	}
-	if _, err := PEDANOVA(trials, goptuna.StudyDirectionMaximize); !errors.Is(err, ErrTooFewTrials) {
+	if _, err := PEDANOVA(trials, Maximize); !errors.Is(err, ErrTooFewTrials) {
 		t.Errorf("PED-ANOVA of one trial: %v, want ErrTooFewTrials", err)
 	}
 	trials = linear()
@@ -166,7 +165,7 @@ func TestImportanceNeedsTrials(t *testing.T) {
 	if _, err := FANOVA(trials, 1); !errors.Is(err, ErrNoVariance) {
 		t.Errorf("fANOVA of equal trials: %v, want ErrNoVariance", err)
 	}
-	shares, err := PEDANOVA(trials, goptuna.StudyDirectionMaximize)
+	shares, err := PEDANOVA(trials, Maximize)
 	if err != nil || shares[0].Share != 0.25 {
 		t.Errorf("PED-ANOVA of equal trials: %v, %v, want equal shares", shares, err)
 	}

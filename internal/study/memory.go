@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/c-bata/goptuna"
 )
 
 // Memory is a Storage that lasts as long as the process. Its zero value is ready.
@@ -18,20 +16,20 @@ type Memory struct {
 
 type memoryStudy struct {
 	name      string
-	direction goptuna.StudyDirection
+	direction Direction
 	attrs     map[string]string
 	trials    []*memoryTrial // the index is the number
 }
 
 type memoryTrial struct {
-	goptuna.FrozenTrial
+	FrozenTrial
 	beat time.Time
 }
 
 var _ Storage = (*Memory)(nil)
 
 // OpenStudy implements Storage.
-func (m *Memory) OpenStudy(_ context.Context, name string, direction goptuna.StudyDirection) (int, error) {
+func (m *Memory) OpenStudy(_ context.Context, name string, direction Direction) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, s := range m.studies {
@@ -58,10 +56,10 @@ func (m *Memory) InitStudyAttr(_ context.Context, study int, key, value string) 
 }
 
 // Trials implements Storage.
-func (m *Memory) Trials(_ context.Context, study int) ([]goptuna.FrozenTrial, error) {
+func (m *Memory) Trials(_ context.Context, study int) ([]FrozenTrial, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	trials := make([]goptuna.FrozenTrial, 0, len(m.studies[study].trials))
+	trials := make([]FrozenTrial, 0, len(m.studies[study].trials))
 	for _, t := range m.studies[study].trials {
 		if t.State.IsFinished() {
 			trials = append(trials, t.FrozenTrial) // changes no more
@@ -73,14 +71,14 @@ func (m *Memory) Trials(_ context.Context, study int) ([]goptuna.FrozenTrial, er
 }
 
 // Claim implements Storage.
-func (m *Memory) Claim(_ context.Context, study, budget int) (*goptuna.FrozenTrial, Tally, error) {
+func (m *Memory) Claim(_ context.Context, study, budget int) (*FrozenTrial, Tally, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var tally Tally
 	var next *memoryTrial
 	for _, t := range m.studies[study].trials {
 		tally.Count(t.State, 1)
-		if t.State == goptuna.TrialStateWaiting && next == nil {
+		if t.State == Waiting && next == nil {
 			next = t
 		}
 	}
@@ -91,13 +89,13 @@ func (m *Memory) Claim(_ context.Context, study, budget int) (*goptuna.FrozenTri
 	if next == nil {
 		next = m.add(study, newFrozen())
 	}
-	next.State, next.DatetimeStart, next.beat = goptuna.TrialStateRunning, time.Now(), time.Now()
+	next.State, next.DatetimeStart, next.beat = Running, time.Now(), time.Now()
 	claimed := clone(next.FrozenTrial)
 	return &claimed, tally, nil
 }
 
 // add appends a trial to a study.
-func (m *Memory) add(study int, trial goptuna.FrozenTrial) *memoryTrial {
+func (m *Memory) add(study int, trial FrozenTrial) *memoryTrial {
 	s := &m.studies[study]
 	t := &memoryTrial{FrozenTrial: clone(trial)}
 	t.ID, t.StudyID, t.Number = len(m.trials), study, len(s.trials)
@@ -107,23 +105,23 @@ func (m *Memory) add(study int, trial goptuna.FrozenTrial) *memoryTrial {
 }
 
 // Enqueue implements Storage.
-func (m *Memory) Enqueue(_ context.Context, study int, trial goptuna.FrozenTrial) (int, error) {
+func (m *Memory) Enqueue(_ context.Context, study int, trial FrozenTrial) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	trial.State = goptuna.TrialStateWaiting
+	trial.State = Waiting
 	return m.add(study, trial).Number, nil
 }
 
 // FailStale implements Storage.
-func (m *Memory) FailStale(_ context.Context, study int, grace time.Duration, retries int) ([]goptuna.FrozenTrial, error) {
+func (m *Memory) FailStale(_ context.Context, study int, grace time.Duration, retries int) ([]FrozenTrial, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var failed []goptuna.FrozenTrial
+	var failed []FrozenTrial
 	for _, t := range m.studies[study].trials { // not those that are added below
-		if t.State != goptuna.TrialStateRunning || time.Since(t.beat) <= grace {
+		if t.State != Running || time.Since(t.beat) <= grace {
 			continue
 		}
-		t.State, t.DatetimeComplete = goptuna.TrialStateFail, time.Now()
+		t.State, t.DatetimeComplete = Failed, time.Now()
 		failed = append(failed, t.FrozenTrial)
 		if again, ok := Retry(t.FrozenTrial, retries); ok {
 			m.add(study, again)
@@ -137,7 +135,7 @@ func (m *Memory) change(trial int, f func(*memoryTrial)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.trials[trial]
-	if t.State != goptuna.TrialStateRunning {
+	if t.State != Running {
 		return fmt.Errorf("trial %d: %w", t.Number, ErrNotRunning)
 	}
 	f(t)
@@ -172,7 +170,7 @@ func (m *Memory) SetSystemAttr(_ context.Context, trial int, key, value string) 
 }
 
 // Finish implements Storage.
-func (m *Memory) Finish(_ context.Context, trial int, state goptuna.TrialState, value float64) error {
+func (m *Memory) Finish(_ context.Context, trial int, state State, value float64) error {
 	return m.change(trial, func(t *memoryTrial) {
 		t.State, t.Value, t.DatetimeComplete = state, value, time.Now()
 	})

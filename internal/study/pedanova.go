@@ -5,7 +5,6 @@ import (
 	"slices"
 	"sort"
 
-	"github.com/c-bata/goptuna"
 	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/stat"
 )
@@ -15,7 +14,7 @@ import (
 // parameter among these and among all (Watanabe, Bansal & Hutter, "PED-ANOVA",
 // IJCAI 2023). It needs no forest and no seed and covers conditional parameters
 // (as Optuna 5 does, arXiv:2601.20800), but of 30 trials it looks at three.
-func PEDANOVA(trials []goptuna.FrozenTrial, direction goptuna.StudyDirection) ([]Importance, error) {
+func PEDANOVA(trials []FrozenTrial, direction Direction) ([]Importance, error) {
 	raw, err := pedAnova(trials, direction)
 	if err != nil {
 		return nil, err
@@ -23,13 +22,13 @@ func PEDANOVA(trials []goptuna.FrozenTrial, direction goptuna.StudyDirection) ([
 	return shares(raw), nil
 }
 
-func pedAnova(trials []goptuna.FrozenTrial, direction goptuna.StudyDirection) (map[string]float64, error) {
+func pedAnova(trials []FrozenTrial, direction Direction) (map[string]float64, error) {
 	all, err := judged(trials)
 	if err != nil {
 		return nil, err
 	}
 	sign := 1.0
-	if direction == goptuna.StudyDirectionMaximize {
+	if direction == Maximize {
 		sign = -1
 	}
 	losses := make([]float64, len(all))
@@ -48,7 +47,7 @@ func pedAnova(trials []goptuna.FrozenTrial, direction goptuna.StudyDirection) (m
 	share := float64(len(top)) / float64(len(all))
 	raw := map[string]float64{}
 	for _, t := range trials {
-		if t.State == goptuna.TrialStateComplete {
+		if t.State == Complete {
 			for name := range t.Distributions {
 				raw[name] = 0
 			}
@@ -84,7 +83,7 @@ type regime struct {
 	values  []float64
 }
 
-func regimesOf(trials []goptuna.FrozenTrial, name string) ([]*regime, error) {
+func regimesOf(trials []FrozenTrial, name string) ([]*regime, error) {
 	var regimes []*regime
 	for _, t := range trials {
 		d, err := distributionOf(t, name)

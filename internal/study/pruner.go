@@ -32,7 +32,7 @@ func NewMedianPruner() MedianPruner {
 	return MedianPruner{StartupTrials: 5, IntervalSteps: 1, MinTrials: 1}
 }
 
-var _ goptuna.Pruner = MedianPruner{}
+var _ Pruner = MedianPruner{}
 
 // Validate reports settings that make no sense.
 func (p MedianPruner) Validate() error {
@@ -43,7 +43,7 @@ func (p MedianPruner) Validate() error {
 }
 
 // Prune implements goptuna.Pruner. It judges the last step that trial reported.
-func (p MedianPruner) Prune(study *goptuna.Study, trial goptuna.FrozenTrial) (bool, error) {
+func (p MedianPruner) Prune(study *goptuna.Study, trial FrozenTrial) (bool, error) {
 	trials, err := study.GetTrials()
 	if err != nil {
 		return false, err
@@ -54,7 +54,7 @@ func (p MedianPruner) Prune(study *goptuna.Study, trial goptuna.FrozenTrial) (bo
 	}
 	complete, others := 0, []float64(nil)
 	for _, t := range trials {
-		if t.State != goptuna.TrialStateComplete {
+		if t.State != Complete {
 			continue
 		}
 		complete++
@@ -66,7 +66,7 @@ func (p MedianPruner) Prune(study *goptuna.Study, trial goptuna.FrozenTrial) (bo
 		return false, nil
 	}
 	worse := func(a, b float64) bool { return a > b }
-	if study.Direction() == goptuna.StudyDirectionMaximize {
+	if study.Direction() == Maximize {
 		worse = func(a, b float64) bool { return a < b }
 	}
 	best := math.NaN()
@@ -85,7 +85,7 @@ func (p MedianPruner) Prune(study *goptuna.Study, trial goptuna.FrozenTrial) (bo
 }
 
 // due reports whether no earlier step of the trial lies in the same interval.
-func (p MedianPruner) due(trial goptuna.FrozenTrial, step int) bool {
+func (p MedianPruner) due(trial FrozenTrial, step int) bool {
 	interval := max(p.IntervalSteps, 1)
 	first := (step-p.WarmupSteps)/interval*interval + p.WarmupSteps
 	for s := range trial.IntermediateValues {

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/c-bata/goptuna"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/criteria-go/criteria/internal/golden"
@@ -17,7 +16,7 @@ func TestGoldenPruner(t *testing.T) {
 		var g struct {
 			Scenarios []struct {
 				ID, Note      string
-				Direction     goptuna.StudyDirection
+				Direction     Direction
 				StartupTrials int           `json:"n_startup_trials"`
 				WarmupSteps   int           `json:"n_warmup_steps"`
 				IntervalSteps int           `json:"interval_steps"`
@@ -36,7 +35,7 @@ func TestGoldenPruner(t *testing.T) {
 				if len(s.Reports) == 0 || len(s.Reports) != len(s.Want) {
 					t.Fatalf("%d reports and %d answers", len(s.Reports), len(s.Want))
 				}
-				var trials []goptuna.FrozenTrial
+				var trials []FrozenTrial
 				for i, o := range s.Others {
 					o.Number = i
 					trials = append(trials, o.frozen(t, nil))

@@ -27,10 +27,10 @@ type snapshot struct {
 // newSnapshot takes the trials in the order of their numbers. An algorithm that
 // is not of this package sees ranges of goptuna, and a study that is to be
 // minimised: goptuna's CMA-ES does not ask which it is.
-func newSnapshot(name string, direction goptuna.StudyDirection, trials []goptuna.FrozenTrial, foreign bool, setAttr func(key, value string) error) (*snapshot, error) {
+func newSnapshot(name string, direction Direction, trials []FrozenTrial, foreign bool, setAttr func(key, value string) error) (*snapshot, error) {
 	s := &snapshot{InMemoryStorage: goptuna.NewInMemoryStorage(), foreign: foreign, sign: 1, ids: map[int]int{}, setAttr: setAttr}
-	if foreign && direction == goptuna.StudyDirectionMaximize {
-		direction, s.sign = goptuna.StudyDirectionMinimize, -1
+	if foreign && direction == Maximize {
+		direction, s.sign = Minimize, -1
 	}
 	for _, t := range trials {
 		id, err := s.CloneTrial(goptuna.InMemoryStorageStudyID, s.convert(t))
@@ -63,7 +63,7 @@ func (s *snapshot) SetTrialSystemAttr(trial int, key, value string) error {
 }
 
 // current returns a trial that may have changed since, with its id here.
-func (s *snapshot) current(t goptuna.FrozenTrial) (goptuna.FrozenTrial, error) {
+func (s *snapshot) current(t FrozenTrial) (FrozenTrial, error) {
 	id, ok := s.ids[t.Number]
 	if !ok {
 		return t, fmt.Errorf("trial %d is not in the storage that created it", t.Number)
@@ -75,7 +75,7 @@ func (s *snapshot) current(t goptuna.FrozenTrial) (goptuna.FrozenTrial, error) {
 
 // convert returns a trial as the algorithm expects it. It shares maps that are
 // only read.
-func (s *snapshot) convert(t goptuna.FrozenTrial) goptuna.FrozenTrial {
+func (s *snapshot) convert(t FrozenTrial) FrozenTrial {
 	t.UserAttrs, t.SystemAttrs = texts(t.UserAttrs), texts(t.SystemAttrs)
 	t.IntermediateValues = maps.Clone(t.IntermediateValues)
 	if !s.foreign {

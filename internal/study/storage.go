@@ -8,8 +8,6 @@ import (
 	"maps"
 	"math"
 	"time"
-
-	"github.com/c-bata/goptuna"
 )
 
 // Storage keeps studies and their trials. Any number of workers, in any number
@@ -21,26 +19,26 @@ import (
 type Storage interface {
 	// OpenStudy returns the id of the study called name, which it creates if
 	// there is none. A study of the other direction is an ErrOtherDirection.
-	OpenStudy(ctx context.Context, name string, direction goptuna.StudyDirection) (study int, err error)
+	OpenStudy(ctx context.Context, name string, direction Direction) (study int, err error)
 	// InitStudyAttr gives a study a user attribute, as JSON, unless it has it. It
 	// returns the value that the study has then: of several workers, all get the
 	// first one's.
 	InitStudyAttr(ctx context.Context, study int, key, value string) (stored string, err error)
 	// Trials returns all trials of a study in the order of their numbers. What
 	// it returns is shared and must not be changed.
-	Trials(ctx context.Context, study int) ([]goptuna.FrozenTrial, error)
+	Trials(ctx context.Context, study int) ([]FrozenTrial, error)
 
 	// Claim returns a trial for the caller to run, which is then RUNNING and has
 	// a heartbeat: the first that waits, or a new one of the next number. It
 	// returns nil if the finished and running trials use up the budget. A trial
 	// is claimed once.
-	Claim(ctx context.Context, study, budget int) (*goptuna.FrozenTrial, Tally, error)
+	Claim(ctx context.Context, study, budget int) (*FrozenTrial, Tally, error)
 	// Enqueue adds a trial that waits, with the parameters and attributes of the
 	// given one, and returns its number.
-	Enqueue(ctx context.Context, study int, trial goptuna.FrozenTrial) (number int, err error)
+	Enqueue(ctx context.Context, study int, trial FrozenTrial) (number int, err error)
 	// FailStale fails the running trials whose heartbeat is older than grace, and
 	// enqueues what Retry makes of them. It returns those it has failed.
-	FailStale(ctx context.Context, study int, grace time.Duration, retries int) ([]goptuna.FrozenTrial, error)
+	FailStale(ctx context.Context, study int, grace time.Duration, retries int) ([]FrozenTrial, error)
 
 	// The methods below change a running trial. If it runs no more, they return
 	// ErrNotRunning.
@@ -56,7 +54,7 @@ type Storage interface {
 	// SetSystemAttr sets an attribute that belongs to algorithms, as JSON.
 	SetSystemAttr(ctx context.Context, trial int, key, value string) error
 	// Finish ends a trial as complete, pruned or failed. NaN is no value.
-	Finish(ctx context.Context, trial int, state goptuna.TrialState, value float64) error
+	Finish(ctx context.Context, trial int, state State, value float64) error
 }
 
 // Tally counts the trials of a study.
@@ -69,15 +67,15 @@ type Tally struct {
 }
 
 // Count adds trials of a state.
-func (t *Tally) Count(state goptuna.TrialState, n int) {
+func (t *Tally) Count(state State, n int) {
 	switch state {
-	case goptuna.TrialStateComplete, goptuna.TrialStatePruned:
+	case Complete, Pruned:
 		t.Finished += n
-	case goptuna.TrialStateRunning:
+	case Running:
 		t.Running += n
-	case goptuna.TrialStateWaiting:
+	case Waiting:
 		t.Waiting += n
-	case goptuna.TrialStateFail:
+	case Failed:
 		t.Failed += n
 	}
 }
@@ -101,17 +99,17 @@ const (
 // parameters, and attributes that name its predecessors, as those of Optuna's
 // RetryHeartbeatStaleTrialCallback do. If it has been retried often enough,
 // there is none.
-func Retry(failed goptuna.FrozenTrial, retries int) (again goptuna.FrozenTrial, ok bool) {
+func Retry(failed FrozenTrial, retries int) (again FrozenTrial, ok bool) {
 	var history []int
 	if text, ok := failed.SystemAttrs[attrRetryHistory]; ok && json.Unmarshal([]byte(text), &history) != nil {
 		history = nil // written by something else
 	}
 	history = append(history, failed.Number)
 	if len(history) > retries {
-		return goptuna.FrozenTrial{}, false
+		return FrozenTrial{}, false
 	}
 	again = newFrozen()
-	again.State = goptuna.TrialStateWaiting
+	again.State = Waiting
 	maps.Copy(again.InternalParams, failed.InternalParams)
 	maps.Copy(again.Params, failed.Params)
 	maps.Copy(again.Distributions, failed.Distributions)
@@ -127,8 +125,8 @@ func Retry(failed goptuna.FrozenTrial, retries int) (again goptuna.FrozenTrial, 
 }
 
 // newFrozen returns an empty trial.
-func newFrozen() goptuna.FrozenTrial {
-	return goptuna.FrozenTrial{
+func newFrozen() FrozenTrial {
+	return FrozenTrial{
 		Value:              math.NaN(),
 		IntermediateValues: map[int]float64{},
 		InternalParams:     map[string]float64{},
@@ -140,7 +138,7 @@ func newFrozen() goptuna.FrozenTrial {
 }
 
 // clone returns a copy that shares no maps.
-func clone(t goptuna.FrozenTrial) goptuna.FrozenTrial {
+func clone(t FrozenTrial) FrozenTrial {
 	t.IntermediateValues = maps.Clone(t.IntermediateValues)
 	t.InternalParams = maps.Clone(t.InternalParams)
 	t.Params = maps.Clone(t.Params)
@@ -151,13 +149,13 @@ func clone(t goptuna.FrozenTrial) goptuna.FrozenTrial {
 }
 
 // Best returns the complete trial of the best value, of equal ones the first.
-func Best(trials []goptuna.FrozenTrial, direction goptuna.StudyDirection) (best goptuna.FrozenTrial, ok bool) {
+func Best(trials []FrozenTrial, direction Direction) (best FrozenTrial, ok bool) {
 	for _, t := range trials {
-		if t.State != goptuna.TrialStateComplete || math.IsNaN(t.Value) {
+		if t.State != Complete || math.IsNaN(t.Value) {
 			continue
 		}
 		better := t.Value < best.Value
-		if direction == goptuna.StudyDirectionMaximize {
+		if direction == Maximize {
 			better = t.Value > best.Value
 		}
 		if !ok || better {

@@ -13,13 +13,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/c-bata/goptuna"
 	"golang.org/x/sync/errgroup"
 )
 
 // Objective trains with the parameters that it asks trial for, reports on the
 // way, and returns the value to be optimised. If trial.ShouldPrune says so, it
-// returns goptuna.ErrTrialPruned, wrapped or not. It ends soon after ctx does,
+// returns ErrPruned, wrapped or not. It ends soon after ctx does,
 // with an error. Several workers call it at the same time.
 type Objective func(ctx context.Context, trial *Trial) (float64, error)
 
@@ -28,19 +27,19 @@ type Options struct {
 	// Name of the study. Workers that give the same name and storage share it.
 	Name string
 	// Direction defaults to maximize.
-	Direction goptuna.StudyDirection
+	Direction Direction
 	// Storage is required.
 	Storage Storage
 	// Sampler draws the parameters that Relative leaves. Default: NewTPE(0).
-	Sampler goptuna.Sampler
+	Sampler Sampler
 	// Relative draws parameters together. Default: Sampler, if it can do that.
-	Relative goptuna.RelativeSampler
+	Relative RelativeSampler
 	// Space is what Relative draws. Default: what all finished trials have in
 	// common, so that nothing is drawn together at first. Goptuna's Sobol sampler
 	// needs it to be known before.
 	Space map[string]Distribution
 	// Pruner defaults to none.
-	Pruner goptuna.Pruner
+	Pruner Pruner
 
 	// Trials is the number of trials, complete or pruned, that the study is to
 	// have in the end, over all processes and resumptions. Required.
@@ -66,7 +65,7 @@ type Options struct {
 	Logger *slog.Logger
 	// Finished is called after each trial that ended here, by its worker.
 	// Optional.
-	Finished func(goptuna.FrozenTrial)
+	Finished func(FrozenTrial)
 }
 
 // Study is one search for hyperparameters.
@@ -75,13 +74,13 @@ type Study struct{ o Options }
 // New checks the options. It opens nothing.
 func New(o Options) (*Study, error) {
 	if o.Direction == "" {
-		o.Direction = goptuna.StudyDirectionMaximize
+		o.Direction = Maximize
 	}
 	if o.Sampler == nil {
 		o.Sampler = NewTPE(0)
 	}
 	if o.Relative == nil {
-		o.Relative, _ = o.Sampler.(goptuna.RelativeSampler)
+		o.Relative, _ = o.Sampler.(RelativeSampler)
 	}
 	if o.Workers == 0 {
 		o.Workers = 1
@@ -105,8 +104,8 @@ func New(o Options) (*Study, error) {
 		}
 	}
 	check(o.Name != "" && len(o.Name) <= 512, "a name of %d bytes: want 1 to 512", len(o.Name))
-	check(o.Direction == goptuna.StudyDirectionMaximize || o.Direction == goptuna.StudyDirectionMinimize,
-		"direction %q: want %q or %q", o.Direction, goptuna.StudyDirectionMaximize, goptuna.StudyDirectionMinimize)
+	check(o.Direction == Maximize || o.Direction == Minimize,
+		"direction %q: want %q or %q", o.Direction, Maximize, Minimize)
 	check(o.Storage != nil, "no storage")
 	check(o.Trials > 0, "%d trials: want at least 1", o.Trials)
 	check(o.TrialsHere >= 0 && o.Workers > 0 && o.FailureLimit > 0 && o.Retries >= 0, "negative numbers of trials, workers, failures or retries")
@@ -140,7 +139,7 @@ func (e *FailuresError) Unwrap() error { return e.Last }
 
 // Trials returns the trials of the study, in the order of their numbers, which
 // it creates if it is new.
-func (s *Study) Trials(ctx context.Context) ([]goptuna.FrozenTrial, error) {
+func (s *Study) Trials(ctx context.Context) ([]FrozenTrial, error) {
 	id, err := s.o.Storage.OpenStudy(ctx, s.o.Name, s.o.Direction)
 	if err != nil {
 		return nil, err
@@ -267,7 +266,7 @@ func (r *run) work(ctx context.Context) error {
 }
 
 // try runs a claimed trial to its end. Its error ends the Run.
-func (r *run) try(ctx context.Context, frozen goptuna.FrozenTrial) error {
+func (r *run) try(ctx context.Context, frozen FrozenTrial) error {
 	log := r.log.With("trial", frozen.Number)
 	log.Debug("trial starts")
 	trial := &Trial{run: r, frozen: frozen}
@@ -283,20 +282,20 @@ func (r *run) try(ctx context.Context, frozen goptuna.FrozenTrial) error {
 	// A trial that has been trained is worth recording, even when ctx ends.
 	end, stop := outlive(ctx, 10*time.Second)
 	defer stop()
-	state, interrupted := goptuna.TrialStateComplete, false
+	state, interrupted := Complete, false
 	switch {
 	case errors.Is(cause, ErrNotRunning) || errors.Is(err, ErrNotRunning):
 		log.Warn("another worker has ended the trial; its result here is dropped")
 		return nil
-	case errors.Is(err, goptuna.ErrTrialPruned):
-		state, value, err = goptuna.TrialStatePruned, trial.lastValue(), nil
+	case errors.Is(err, ErrPruned):
+		state, value, err = Pruned, trial.lastValue(), nil
 	case err != nil:
-		state, value = goptuna.TrialStateFail, math.NaN()
+		state, value = Failed, math.NaN()
 		if interrupted = ctx.Err() != nil; interrupted {
 			err = fmt.Errorf("interrupted: %w", context.Cause(ctx))
 		}
 	case math.IsNaN(value):
-		state, err = goptuna.TrialStateFail, errors.New("the objective is not a number")
+		state, err = Failed, errors.New("the objective is not a number")
 	}
 	if err != nil {
 		if e := trial.SetAttr(end, AttrFailReason, err.Error()); e != nil && !errors.Is(e, ErrNotRunning) {

@@ -48,7 +48,7 @@ func mustStudy(t testing.TB, o Options) *Study {
 	return s
 }
 
-func mustTrials(t testing.TB, s *Study) []goptuna.FrozenTrial {
+func mustTrials(t testing.TB, s *Study) []FrozenTrial {
 	t.Helper()
 	trials, err := s.Trials(t.Context())
 	if err != nil {
@@ -57,7 +57,7 @@ func mustTrials(t testing.TB, s *Study) []goptuna.FrozenTrial {
 	return trials
 }
 
-func mustRun(t testing.TB, o Options, objective Objective) []goptuna.FrozenTrial {
+func mustRun(t testing.TB, o Options, objective Objective) []FrozenTrial {
 	t.Helper()
 	s := mustStudy(t, o)
 	if err := s.Run(t.Context(), objective); err != nil {
@@ -66,8 +66,8 @@ func mustRun(t testing.TB, o Options, objective Objective) []goptuna.FrozenTrial
 	return mustTrials(t, s)
 }
 
-func countStates(trials []goptuna.FrozenTrial) map[goptuna.TrialState]int {
-	n := map[goptuna.TrialState]int{}
+func countStates(trials []FrozenTrial) map[State]int {
+	n := map[State]int{}
 	for _, t := range trials {
 		n[t.State]++
 	}
@@ -77,9 +77,9 @@ func countStates(trials []goptuna.FrozenTrial) map[goptuna.TrialState]int {
 func TestRunHasSoManyTrials(t *testing.T) {
 	storage := &Memory{}
 	var finished atomic.Int64
-	o := Options{Storage: storage, Trials: 40, Workers: 8, Finished: func(goptuna.FrozenTrial) { finished.Add(1) }}
+	o := Options{Storage: storage, Trials: 40, Workers: 8, Finished: func(FrozenTrial) { finished.Add(1) }}
 	trials := mustRun(t, o, hill)
-	if diff := cmp.Diff(map[goptuna.TrialState]int{goptuna.TrialStateComplete: 40}, countStates(trials)); diff != "" {
+	if diff := cmp.Diff(map[State]int{Complete: 40}, countStates(trials)); diff != "" {
 		t.Errorf("states (-want +got):\n%s", diff)
 	}
 	for i, trial := range trials {
@@ -91,7 +91,7 @@ func TestRunHasSoManyTrials(t *testing.T) {
 		t.Errorf("Finished was called %d times", finished.Load())
 	}
 	// A study that has them all runs none.
-	o.Finished = func(f goptuna.FrozenTrial) { t.Errorf("trial %d was run", f.Number) }
+	o.Finished = func(f FrozenTrial) { t.Errorf("trial %d was run", f.Number) }
 	mustRun(t, o, hill)
 	// Of a larger one, TrialsHere is the share of one Run.
 	if n := len(mustRun(t, Options{Storage: storage, Trials: 100, TrialsHere: 7, Workers: 3}, hill)); n != 47 {
@@ -104,7 +104,7 @@ func TestRunHasSoManyTrials(t *testing.T) {
 func TestSeedRepeats(t *testing.T) {
 	params := func(seed uint64, stops ...int) (all []map[string]any) {
 		storage := &Memory{}
-		var trials []goptuna.FrozenTrial
+		var trials []FrozenTrial
 		for _, n := range append(stops, 25) {
 			trials = mustRun(t, Options{Storage: storage, Trials: n, Sampler: NewTPE(seed)}, hill)
 		}
@@ -148,18 +148,18 @@ func TestPruning(t *testing.T) {
 					return 0, err
 				}
 				if prune {
-					return 0, fmt.Errorf("at step %d: %w", step, goptuna.ErrTrialPruned)
+					return 0, fmt.Errorf("at step %d: %w", step, ErrPruned)
 				}
 			}
 			return v, nil
 		})
 	states := countStates(trials)
-	if states[goptuna.TrialStatePruned] < 5 || states[goptuna.TrialStateComplete] < 5 || len(trials) != 30 {
+	if states[Pruned] < 5 || states[Complete] < 5 || len(trials) != 30 {
 		t.Errorf("30 trials end as %v, want some of each", states)
 	}
 	for _, trial := range trials {
 		last := lastStep(trial)
-		if trial.State == goptuna.TrialStatePruned && trial.Value != trial.IntermediateValues[last] {
+		if trial.State == Pruned && trial.Value != trial.IntermediateValues[last] {
 			t.Errorf("pruned trial %d has value %v, its last report is %v", trial.Number, trial.Value, trial.IntermediateValues[last])
 		}
 	}
@@ -183,7 +183,7 @@ func TestFailures(t *testing.T) {
 		t.Fatalf("%d trials, want three failed and two complete", len(trials))
 	}
 	for i, want := range []string{"out of memory", "index out of range", "not a number"} {
-		if got := trials[i].UserAttrs[AttrFailReason]; trials[i].State != goptuna.TrialStateFail || !strings.Contains(got, want) {
+		if got := trials[i].UserAttrs[AttrFailReason]; trials[i].State != Failed || !strings.Contains(got, want) {
 			t.Errorf("trial %d ended as %v, because %s; want a failure because %s", i, trials[i].State, got, want)
 		}
 		if !math.IsNaN(trials[i].Value) {
@@ -218,7 +218,7 @@ func TestInterrupt(t *testing.T) {
 		t.Errorf("Run returns %v, want the cause of the context's end", err)
 	}
 	trials := mustTrials(t, s)
-	if len(trials) != 3 || trials[1].State != goptuna.TrialStateFail || trials[2].State != goptuna.TrialStateWaiting {
+	if len(trials) != 3 || trials[1].State != Failed || trials[2].State != Waiting {
 		t.Fatalf("after an interruption: %v, want the second trial to have failed and a third one to wait", countStates(trials))
 	}
 	if got := trials[1].UserAttrs[AttrFailReason]; !strings.Contains(got, stop.Error()) {
@@ -226,7 +226,7 @@ func TestInterrupt(t *testing.T) {
 	}
 
 	trials = mustRun(t, o, hill)
-	if n := countStates(trials); n[goptuna.TrialStateComplete] != 3 || len(trials) != 4 {
+	if n := countStates(trials); n[Complete] != 3 || len(trials) != 4 {
 		t.Errorf("resumed: %v", n)
 	}
 	if diff := cmp.Diff(trials[1].Params, trials[2].Params); diff != "" {
@@ -250,7 +250,7 @@ func TestInterrupt(t *testing.T) {
 func TestDeadWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := &Memory{}
-		id, err := storage.OpenStudy(t.Context(), "test", goptuna.StudyDirectionMaximize)
+		id, err := storage.OpenStudy(t.Context(), "test", Maximize)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,7 +266,7 @@ func TestDeadWorker(t *testing.T) {
 		if waited := time.Since(start); waited < 2*time.Minute || waited > 2*time.Minute+5*time.Second {
 			t.Errorf("the dead worker was waited for %v, want two minutes", waited)
 		}
-		if n := countStates(trials); n[goptuna.TrialStateComplete] != 10 || n[goptuna.TrialStateFail] != 1 {
+		if n := countStates(trials); n[Complete] != 10 || n[Failed] != 1 {
 			t.Errorf("the study ends with %v", n)
 		}
 		if last := trials[len(trials)-1]; last.Params["c"] != 16 || last.SystemAttrs["failed_trial"] != "0" {
@@ -285,7 +285,7 @@ func TestTakenForDead(t *testing.T) {
 			if trial.Number() > 0 {
 				return 1, nil
 			}
-			if err := storage.Finish(ctx, trial.frozen.ID, goptuna.TrialStateFail, math.NaN()); err != nil {
+			if err := storage.Finish(ctx, trial.frozen.ID, Failed, math.NaN()); err != nil {
 				return 0, err
 			}
 			<-ctx.Done()
@@ -294,7 +294,7 @@ func TestTakenForDead(t *testing.T) {
 			}
 			return 1, nil
 		})
-		if n := countStates(trials); canceled != 1 || n[goptuna.TrialStateFail] != 1 || n[goptuna.TrialStateComplete] != 2 {
+		if n := countStates(trials); canceled != 1 || n[Failed] != 1 || n[Complete] != 2 {
 			t.Errorf("%d trials canceled, states %v", canceled, n)
 		}
 	})
@@ -307,7 +307,7 @@ func TestHeartbeat(t *testing.T) {
 			time.Sleep(time.Hour)
 			return 1, nil
 		})
-		if diff := cmp.Diff(map[goptuna.TrialState]int{goptuna.TrialStateComplete: 4}, countStates(trials)); diff != "" {
+		if diff := cmp.Diff(map[State]int{Complete: 4}, countStates(trials)); diff != "" {
 			t.Errorf("states (-want +got):\n%s", diff)
 		}
 	})
@@ -453,11 +453,11 @@ func TestConditionalParameters(t *testing.T) {
 		dim, err := t.SuggestInt(ctx, "dim", IntDistribution{Low: 64, High: 1024, Log: true})
 		return 1 / (1 + math.Abs(math.Log2(float64(dim)/256))), err
 	})
-	with := slices.DeleteFunc(slices.Clone(trials), func(t goptuna.FrozenTrial) bool { return t.Params["dim"] == nil })
+	with := slices.DeleteFunc(slices.Clone(trials), func(t FrozenTrial) bool { return t.Params["dim"] == nil })
 	if len(with) == 0 || len(with) == len(trials) {
 		t.Fatalf("%d of %d trials have the conditional parameter", len(with), len(trials))
 	}
-	best, ok := Best(trials, goptuna.StudyDirectionMaximize)
+	best, ok := Best(trials, Maximize)
 	if !ok || best.Value < 0.7 {
 		t.Errorf("the best value is %v, want 0.7 or more", best.Value)
 	}
@@ -497,7 +497,7 @@ func TestNewChecks(t *testing.T) {
 	}
 	s := mustStudy(t, good)
 	mustTrials(t, s)
-	good.Direction = goptuna.StudyDirectionMinimize
+	good.Direction = Minimize
 	if _, err := mustStudy(t, good).Trials(t.Context()); !errors.Is(err, ErrOtherDirection) {
 		t.Errorf("a study of another direction: %v", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"math"
 	"testing"
 
-	"github.com/c-bata/goptuna"
 	"gonum.org/v1/gonum/stat"
 )
 
@@ -67,9 +66,9 @@ func surrogate(ctx context.Context, t *Trial) (float64, error) {
 // Optuna itself reaches says testdata/surrogate.py.
 func BenchmarkSurrogate(b *testing.B) {
 	const seeds, trials = 100, 30
-	samplers := map[string]func(seed uint64) goptuna.Sampler{
-		"TPE":    func(seed uint64) goptuna.Sampler { return NewTPE(seed) },
-		"random": func(seed uint64) goptuna.Sampler { return Random{seed} },
+	samplers := map[string]func(seed uint64) Sampler{
+		"TPE":    func(seed uint64) Sampler { return NewTPE(seed) },
+		"random": func(seed uint64) Sampler { return Random{seed} },
 	}
 	for name, sampler := range samplers {
 		b.Run(name, func(b *testing.B) {
@@ -81,7 +80,7 @@ func BenchmarkSurrogate(b *testing.B) {
 						b.Fatal(err)
 					}
 					all := mustTrials(b, s)
-					top, _ := Best(all, goptuna.StudyDirectionMaximize)
+					top, _ := Best(all, Maximize)
 					best = append(best, top.Value)
 				}
 				mean, deviation := stat.MeanStdDev(best, nil)

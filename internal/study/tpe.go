@@ -35,15 +35,15 @@ type TPE struct {
 func NewTPE(seed uint64) *TPE { return &TPE{Seed: seed, StartupTrials: 10, Candidates: 24} }
 
 var (
-	_ goptuna.Sampler         = (*TPE)(nil)
-	_ goptuna.RelativeSampler = (*TPE)(nil)
+	_ Sampler         = (*TPE)(nil)
+	_ RelativeSampler = (*TPE)(nil)
 )
 
 func (*TPE) knowsDistribution() {}
 
 // Sample implements goptuna.Sampler: a value for one parameter, from the trials
 // that have it.
-func (s *TPE) Sample(study *goptuna.Study, trial goptuna.FrozenTrial, name string, distribution any) (float64, error) {
+func (s *TPE) Sample(study *goptuna.Study, trial FrozenTrial, name string, distribution any) (float64, error) {
 	d, err := toDistribution(distribution)
 	if err != nil {
 		return 0, fmt.Errorf("parameter %s: %w", name, err)
@@ -68,7 +68,7 @@ func (s *TPE) Sample(study *goptuna.Study, trial goptuna.FrozenTrial, name strin
 
 // SampleRelative implements goptuna.RelativeSampler: values for the parameters
 // of space together. While there are too few trials it returns none.
-func (s *TPE) SampleRelative(study *goptuna.Study, trial goptuna.FrozenTrial, space map[string]any) (map[string]float64, error) {
+func (s *TPE) SampleRelative(study *goptuna.Study, trial FrozenTrial, space map[string]any) (map[string]float64, error) {
 	names, dists, err := toSpace(space)
 	if err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ const relativeParamsLen = 2045
 func relativeParamsKey(i int) string { return fmt.Sprintf("tpe:relative_params:%d", i) }
 
 // sample returns the best of some candidates for a search space.
-func (s *TPE) sample(rng *rand.Rand, trials []goptuna.FrozenTrial, direction goptuna.StudyDirection, number int, names []string, dists []Distribution) ([]float64, error) {
+func (s *TPE) sample(rng *rand.Rand, trials []FrozenTrial, direction Direction, number int, names []string, dists []Distribution) ([]float64, error) {
 	good, bad := split(trials, direction, number)
 	l := newParzen(dists, observations(good, names, dists))
 	g := newParzen(dists, observations(bad, names, dists))
@@ -138,27 +138,27 @@ func (s *TPE) sample(rng *rand.Rand, trials []goptuna.FrozenTrial, direction gop
 // others, each in the order of their numbers. Complete trials are better than
 // pruned ones, of which those that came farther are better. Running trials are
 // among the others; the trial of the given number is in neither.
-func split(trials []goptuna.FrozenTrial, direction goptuna.StudyDirection, number int) (good, bad []goptuna.FrozenTrial) {
+func split(trials []FrozenTrial, direction Direction, number int) (good, bad []FrozenTrial) {
 	sign := 1.0
-	if direction == goptuna.StudyDirectionMaximize {
+	if direction == Maximize {
 		sign = -1
 	}
-	var complete, pruned, running []goptuna.FrozenTrial
+	var complete, pruned, running []FrozenTrial
 	for _, t := range trials {
 		switch {
 		case t.Number == number:
-		case t.State == goptuna.TrialStateComplete:
+		case t.State == Complete:
 			complete = append(complete, t)
-		case t.State == goptuna.TrialStatePruned:
+		case t.State == Pruned:
 			pruned = append(pruned, t)
-		case t.State == goptuna.TrialStateRunning:
+		case t.State == Running:
 			running = append(running, t)
 		}
 	}
-	slices.SortStableFunc(complete, func(a, b goptuna.FrozenTrial) int {
+	slices.SortStableFunc(complete, func(a, b FrozenTrial) int {
 		return cmp.Compare(lossOf(a.Value, sign), lossOf(b.Value, sign))
 	})
-	slices.SortStableFunc(pruned, func(a, b goptuna.FrozenTrial) int {
+	slices.SortStableFunc(pruned, func(a, b FrozenTrial) int {
 		astep, avalue := lastReport(a, sign)
 		bstep, bvalue := lastReport(b, sign)
 		return cmp.Or(cmp.Compare(bstep, astep), cmp.Compare(avalue, bvalue))
@@ -166,7 +166,7 @@ func split(trials []goptuna.FrozenTrial, direction goptuna.StudyDirection, numbe
 	ranked := slices.Concat(complete, pruned)
 	n := min(int(math.Ceil(0.1*float64(len(ranked)))), 25)
 	good, bad = ranked[:n:n], append(ranked[n:], running...)
-	byNumber := func(a, b goptuna.FrozenTrial) int { return cmp.Compare(a.Number, b.Number) }
+	byNumber := func(a, b FrozenTrial) int { return cmp.Compare(a.Number, b.Number) }
 	slices.SortFunc(good, byNumber)
 	slices.SortFunc(bad, byNumber)
 	return good, bad
@@ -174,7 +174,7 @@ func split(trials []goptuna.FrozenTrial, direction goptuna.StudyDirection, numbe
 
 // lastReport returns the last step that a trial reported, or -1, and the loss
 // there.
-func lastReport(t goptuna.FrozenTrial, sign float64) (step int, loss float64) {
+func lastReport(t FrozenTrial, sign float64) (step int, loss float64) {
 	step = lastStep(t)
 	if step < 0 {
 		return step, 0
@@ -190,7 +190,7 @@ func lossOf(value, sign float64) float64 {
 	return sign * value
 }
 
-func lastStep(t goptuna.FrozenTrial) int {
+func lastStep(t FrozenTrial) int {
 	last := -1
 	for step := range t.IntermediateValues {
 		last = max(last, step)
@@ -198,9 +198,9 @@ func lastStep(t goptuna.FrozenTrial) int {
 	return last
 }
 
-func finished(trials []goptuna.FrozenTrial) (n int) {
+func finished(trials []FrozenTrial) (n int) {
 	for _, t := range trials {
-		if t.State == goptuna.TrialStateComplete || t.State == goptuna.TrialStatePruned {
+		if t.State == Complete || t.State == Pruned {
 			n++
 		}
 	}
@@ -209,7 +209,7 @@ func finished(trials []goptuna.FrozenTrial) (n int) {
 
 // observations returns the internal values of the trials that have them for
 // every name.
-func observations(trials []goptuna.FrozenTrial, names []string, dists []Distribution) [][]float64 {
+func observations(trials []FrozenTrial, names []string, dists []Distribution) [][]float64 {
 	var all [][]float64
 	for _, t := range trials {
 		announced := announcedParams(t)
@@ -256,8 +256,8 @@ func usable(d Distribution, x float64) bool {
 // announcedParams returns the external values that a running trial is going to
 // have. If another worker has written only some of the pieces yet, there are
 // none.
-func announcedParams(t goptuna.FrozenTrial) map[string]any {
-	if t.State != goptuna.TrialStateRunning {
+func announcedParams(t FrozenTrial) map[string]any {
+	if t.State != Running {
 		return nil
 	}
 	var text []byte
@@ -280,12 +280,12 @@ func announcedParams(t goptuna.FrozenTrial) map[string]any {
 // weight of any other.
 type Random struct{ Seed uint64 }
 
-var _ goptuna.Sampler = Random{}
+var _ Sampler = Random{}
 
 func (Random) knowsDistribution() {}
 
 // Sample implements goptuna.Sampler.
-func (s Random) Sample(_ *goptuna.Study, trial goptuna.FrozenTrial, name string, distribution any) (float64, error) {
+func (s Random) Sample(_ *goptuna.Study, trial FrozenTrial, name string, distribution any) (float64, error) {
 	d, err := toDistribution(distribution)
 	if err != nil {
 		return 0, fmt.Errorf("parameter %s: %w", name, err)

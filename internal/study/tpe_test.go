@@ -30,7 +30,7 @@ func TestRandomReachesBothBounds(t *testing.T) {
 			}
 			counts := map[float64]int{}
 			for n := range draws {
-				x, err := Random{Seed: 1}.Sample(nil, goptuna.FrozenTrial{Number: n}, "x", test.dist)
+				x, err := Random{Seed: 1}.Sample(nil, FrozenTrial{Number: n}, "x", test.dist)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -59,12 +59,12 @@ func TestRandomReachesBothBounds(t *testing.T) {
 
 // history returns n complete trials of two parameters, drawn at random, whose
 // value is highest at x = 0.7, n = 12.
-func history(t testing.TB, n int) []goptuna.FrozenTrial {
+func history(t testing.TB, n int) []FrozenTrial {
 	t.Helper()
-	var trials []goptuna.FrozenTrial
+	var trials []FrozenTrial
 	for i := range n {
-		f := goptuna.FrozenTrial{
-			ID: i, Number: i, State: goptuna.TrialStateComplete,
+		f := FrozenTrial{
+			ID: i, Number: i, State: Complete,
 			InternalParams: map[string]float64{}, Distributions: map[string]any{},
 		}
 		for name, d := range twoParams {
@@ -85,11 +85,11 @@ var twoParams = map[string]any{
 	"n": IntDistribution{Low: 1, High: 1000, Log: true},
 }
 
-func relative(t testing.TB, s *TPE, number int, trials []goptuna.FrozenTrial) map[string]float64 {
+func relative(t testing.TB, s *TPE, number int, trials []FrozenTrial) map[string]float64 {
 	t.Helper()
-	current := goptuna.FrozenTrial{ID: len(trials), Number: number, State: goptuna.TrialStateRunning}
-	study := plainStudy(t, goptuna.StudyDirectionMaximize, append(trials[:len(trials):len(trials)], goptuna.FrozenTrial{
-		ID: len(trials), Number: number, State: goptuna.TrialStateRunning, SystemAttrs: map[string]string{},
+	current := FrozenTrial{ID: len(trials), Number: number, State: Running}
+	study := plainStudy(t, Maximize, append(trials[:len(trials):len(trials)], FrozenTrial{
+		ID: len(trials), Number: number, State: Running, SystemAttrs: map[string]string{},
 	}))
 	params, err := s.SampleRelative(study, current, twoParams)
 	if err != nil {
@@ -134,7 +134,7 @@ func TestTPESearchesWhereItIsGood(t *testing.T) {
 	random := distance(func(number int) map[string]float64 {
 		p := map[string]float64{}
 		for name, d := range twoParams {
-			p[name], _ = Random{Seed: 5}.Sample(nil, goptuna.FrozenTrial{Number: number}, name, d)
+			p[name], _ = Random{Seed: 5}.Sample(nil, FrozenTrial{Number: number}, name, d)
 		}
 		return p
 	})
@@ -147,16 +147,16 @@ func TestTPESearchesWhereItIsGood(t *testing.T) {
 // TestConstantLiar checks that a running trial pushes others away, whether its
 // parameters are set or only announced.
 func TestConstantLiar(t *testing.T) {
-	set := goptuna.FrozenTrial{Number: 60, State: goptuna.TrialStateRunning, InternalParams: map[string]float64{"x": .7, "n": 12}}
-	announced := goptuna.FrozenTrial{Number: 60, State: goptuna.TrialStateRunning,
+	set := FrozenTrial{Number: 60, State: Running, InternalParams: map[string]float64{"x": .7, "n": 12}}
+	announced := FrozenTrial{Number: 60, State: Running,
 		SystemAttrs: map[string]string{relativeParamsKey(0): `{"x": 0.7, `, relativeParamsKey(1): `"n": 12}`}}
 	names := []string{"n", "x"}
 	_, dists, err := toSpace(twoParams)
 	if err != nil {
 		t.Fatal(err)
 	}
-	density := func(extra ...goptuna.FrozenTrial) float64 {
-		_, bad := split(append(history(t, 60), extra...), goptuna.StudyDirectionMaximize, 61)
+	density := func(extra ...FrozenTrial) float64 {
+		_, bad := split(append(history(t, 60), extra...), Maximize, 61)
 		return newParzen(dists, observations(bad, names, dists)).logDensity([]float64{12, .7})
 	}
 	alone, withSet, withAnnounced := density(), density(set), density(announced)
@@ -179,28 +179,28 @@ func TestConstantLiar(t *testing.T) {
 }
 
 func TestSplit(t *testing.T) {
-	trial := func(number int, state goptuna.TrialState, value float64, reports map[int]float64) goptuna.FrozenTrial {
-		return goptuna.FrozenTrial{Number: number, State: state, Value: value, IntermediateValues: reports}
+	trial := func(number int, state State, value float64, reports map[int]float64) FrozenTrial {
+		return FrozenTrial{Number: number, State: state, Value: value, IntermediateValues: reports}
 	}
 	nan := math.NaN()
-	trials := []goptuna.FrozenTrial{
-		trial(0, goptuna.TrialStatePruned, nan, map[int]float64{0: .9}),
-		trial(1, goptuna.TrialStatePruned, nan, map[int]float64{0: .1, 3: nan}),
-		trial(2, goptuna.TrialStatePruned, nan, map[int]float64{0: .1, 3: .2}),
-		trial(3, goptuna.TrialStatePruned, nan, nil),
-		trial(4, goptuna.TrialStateRunning, nan, map[int]float64{9: 1}),
-		trial(5, goptuna.TrialStateFail, nan, nil),
-		trial(6, goptuna.TrialStateWaiting, nan, nil),
+	trials := []FrozenTrial{
+		trial(0, Pruned, nan, map[int]float64{0: .9}),
+		trial(1, Pruned, nan, map[int]float64{0: .1, 3: nan}),
+		trial(2, Pruned, nan, map[int]float64{0: .1, 3: .2}),
+		trial(3, Pruned, nan, nil),
+		trial(4, Running, nan, map[int]float64{9: 1}),
+		trial(5, Failed, nan, nil),
+		trial(6, Waiting, nan, nil),
 	}
 	for i := range 17 {
-		state := goptuna.TrialStatePruned
+		state := Pruned
 		reports := map[int]float64{1: float64(i)}
 		if i == 0 {
-			state = goptuna.TrialStateComplete
+			state = Complete
 		}
 		trials = append(trials, trial(10+i, state, float64(i), reports))
 	}
-	numbers := func(trials []goptuna.FrozenTrial) (n []int) {
+	numbers := func(trials []FrozenTrial) (n []int) {
 		for _, f := range trials {
 			n = append(n, f.Number)
 		}
@@ -208,7 +208,7 @@ func TestSplit(t *testing.T) {
 	}
 	// 21 are finished, so 3 are good: the complete one, then the pruned ones that
 	// came to step 3, a number before none.
-	good, bad := split(trials, goptuna.StudyDirectionMaximize, -1)
+	good, bad := split(trials, Maximize, -1)
 	if diff := cmp.Diff([]int{1, 2, 10}, numbers(good)); diff != "" {
 		t.Errorf("good trials (-want +got):\n%s", diff)
 	}
@@ -227,10 +227,10 @@ func TestConditional(t *testing.T) {
 			trials[i].Distributions["depth"] = IntDistribution{Low: 0, High: 9}
 		}
 	}
-	study := plainStudy(t, goptuna.StudyDirectionMaximize, trials)
+	study := plainStudy(t, Maximize, trials)
 	counts := map[float64]int{}
 	for n := range 100 {
-		x, err := NewTPE(1).Sample(study, goptuna.FrozenTrial{Number: 100 + n}, "depth", IntDistribution{Low: 0, High: 9})
+		x, err := NewTPE(1).Sample(study, FrozenTrial{Number: 100 + n}, "depth", IntDistribution{Low: 0, High: 9})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -239,7 +239,7 @@ func TestConditional(t *testing.T) {
 	if counts[2] > 20 {
 		t.Errorf("2, which nine of ten trials showed to be bad, is drawn %d times of 100: %v", counts[2], counts)
 	}
-	x, err := NewTPE(1).Sample(study, goptuna.FrozenTrial{Number: 30}, "one", IntDistribution{Low: 5, High: 5})
+	x, err := NewTPE(1).Sample(study, FrozenTrial{Number: 30}, "one", IntDistribution{Low: 5, High: 5})
 	if err != nil || x != 5 {
 		t.Errorf("a range of one value gives %v, %v", x, err)
 	}
@@ -289,11 +289,11 @@ func TestPlainGoptuna(t *testing.T) {
 
 func BenchmarkTPE(b *testing.B) {
 	trials := history(b, 100)
-	study := plainStudy(b, goptuna.StudyDirectionMaximize, trials)
+	study := plainStudy(b, Maximize, trials)
 	tpe := NewTPE(1)
 	b.ReportAllocs()
 	for i := range b.N {
-		if _, err := tpe.Sample(study, goptuna.FrozenTrial{Number: 100 + i}, "x", twoParams["x"]); err != nil {
+		if _, err := tpe.Sample(study, FrozenTrial{Number: 100 + i}, "x", twoParams["x"]); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -15,9 +15,9 @@ import (
 // concurrent use.
 type Trial struct {
 	run       *run
-	frozen    goptuna.FrozenTrial
-	history   []goptuna.FrozenTrial // as it was when the trial began
-	fixed     map[string]any        // external values of an enqueued trial
+	frozen    FrozenTrial
+	history   []FrozenTrial  // as it was when the trial began
+	fixed     map[string]any // external values of an enqueued trial
 	space     map[string]Distribution
 	together  map[string]float64 // drawn together, for space
 	snapshots [2]*snapshot       // of history: for this package's algorithms, for others
@@ -47,7 +47,7 @@ func (t *Trial) begin(ctx context.Context) error {
 		return nil
 	}
 	if t.space = t.run.Space; t.space == nil {
-		common, err := intersection(t.history, goptuna.TrialStateComplete, goptuna.TrialStatePruned)
+		common, err := intersection(t.history, Complete, Pruned)
 		if err != nil {
 			return err
 		}
