@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/criteria-go/criteria/internal/golden"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
@@ -424,5 +425,24 @@ func TestClassWeights(t *testing.T) {
 	want := [2]float64{10. / 16, 10. / 4}
 	if diff := cmp.Diff(want, ClassWeights(examples), cmpopts.EquateApprox(0, 1e-15)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestReadSample reads the sample that comes with the repository.
+func TestReadSample(t *testing.T) {
+	dir := filepath.Join(golden.Root(t), "testdata", "sample")
+	d, err := Read(context.Background(), Source{Dir: dir, Criteria: filepath.Join(dir, "criteria.json")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Examples) != 9*400 || len(d.Criteria) != 9 || len(d.Unused) != 0 {
+		t.Errorf("got %d examples of %d criteria, %v unused; want 3600 of 9, none unused", len(d.Examples), len(d.Criteria), d.Unused)
+	}
+	s, err := d.Split(Ratios{0.8, 0.1, 0.1}, 42)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{2880, 360, 360}, []int{len(s.Train), len(s.Val), len(s.Test)}); diff != "" {
+		t.Errorf("sizes of the splits (-want +got):\n%s", diff)
 	}
 }
