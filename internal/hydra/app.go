@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -126,13 +127,17 @@ func (a App) withDefaults() App {
 
 // runner is one call of Run.
 type runner struct {
-	app    App
-	task   func(ctx context.Context, job *Job) error
-	warned map[string]bool
+	app  App
+	task func(ctx context.Context, job *Job) error
+
+	warnings sync.Mutex // a task may read its configuration from several goroutines
+	warned   map[string]bool
 }
 
 // warn writes a warning, once.
 func (r *runner) warn(msg string) {
+	r.warnings.Lock()
+	defer r.warnings.Unlock()
 	if !r.warned[msg] {
 		r.warned[msg] = true
 		r.errorln("UserWarning: " + msg)

@@ -49,7 +49,7 @@ func mergeChild(dest, from *node, env *environment) error {
 	if to.isInterpolation() {
 		// Merging into ${other} merges into a copy of other.
 		if target := env.container(to); target != nil {
-			to = replace(to, target.copy())
+			replace(to, target.copy())
 		}
 	}
 	switch {
@@ -94,21 +94,14 @@ func insert(dest, from *node) error {
 	return nil
 }
 
-// replace puts n in the place of old.
-func replace(old, n *node) *node {
-	parent := old.parent
-	n.parent, n.key = parent, old.key
-	if parent.kind == sequenceNode {
-		parent.items[old.key.(int)] = n
-		return n
+// replace gives old the content and the types of n, which must not be used any
+// more. It keeps its place and its key.
+func replace(old, n *node) {
+	n.parent, n.key = old.parent, old.key
+	*old = *n
+	for _, child := range old.children() {
+		child.parent = old
 	}
-	parent.index[keyID(old.key)] = n
-	for i, f := range parent.fields {
-		if f == old {
-			parent.fields[i] = n
-		}
-	}
-	return n
 }
 
 func mergeSequences(dest, src *node) error {
@@ -142,11 +135,18 @@ func (n *node) adoptTypes(src *node) {
 	}
 }
 
+// maxTreeDepth bounds the nesting of a configuration: of a document, of a dotted
+// key and of the value of an override.
+const maxTreeDepth = 200
+
 // update sets the value at a dotted path. A mapping or sequence is merged into
 // one that is there. With force, keys that do not exist are added, together with
 // the mappings on the way.
 func update(root *node, path string, value any, force bool, env *environment) error {
 	keys := splitKey(path)
+	if len(keys) > maxTreeDepth {
+		return errorf(KindValue, "a key must not have more than %d parts, got %d", maxTreeDepth, len(keys))
+	}
 	at := root
 	for _, key := range keys[:len(keys)-1] {
 		next, id, err := at.step(key)

@@ -5,9 +5,6 @@ import (
 	"strings"
 )
 
-// maxOverrideDepth bounds the nesting of lists, dicts and calls in an override.
-const maxOverrideDepth = 200
-
 const seeGrammar = "\nSee https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details"
 
 // parseOverrides parses command line overrides, in order.
@@ -276,8 +273,8 @@ func (p *parser) value() (any, *Error) {
 }
 
 func (p *parser) element() (any, *Error) {
-	if p.depth++; p.depth > maxOverrideDepth {
-		return nil, p.failure("value is nested deeper than %d levels", maxOverrideDepth)
+	if p.depth++; p.depth > maxTreeDepth {
+		return nil, p.failure("value is nested deeper than %d levels", maxTreeDepth)
 	}
 	defer func() { p.depth-- }()
 	switch {

@@ -13,13 +13,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Limits on a YAML document. They are far above what a configuration needs and
-// keep a hostile one from exhausting stack or memory, for instance by aliases
-// of aliases.
-const (
-	maxYAMLDepth = 200
-	maxYAMLNodes = 1 << 20
-)
+// maxYAMLNodes bounds the size of a document after its aliases are expanded. It is
+// far above what a configuration needs and keeps aliases of aliases from
+// exhausting memory.
+const maxYAMLNodes = 1 << 20
 
 // readConfig reads a configuration document as OmegaConf.load does. name is
 // used in messages. The result is a Map or a []any.
@@ -110,8 +107,8 @@ func (r *yamlReader) visit(n *yaml.Node, depth int) error {
 	if r.nodes > maxYAMLNodes {
 		return r.fail(n, "document has more than %d nodes", maxYAMLNodes)
 	}
-	if depth > maxYAMLDepth {
-		return r.fail(n, "document is nested deeper than %d levels", maxYAMLDepth)
+	if depth > maxTreeDepth {
+		return r.fail(n, "document is nested deeper than %d levels", maxTreeDepth)
 	}
 	return nil
 }
@@ -374,8 +371,8 @@ type yamlChecker struct {
 }
 
 func (c *yamlChecker) check(n *yaml.Node, depth int) error {
-	if depth > maxYAMLDepth {
-		return c.reader.fail(n, "document is nested deeper than %d levels", maxYAMLDepth)
+	if depth > maxTreeDepth {
+		return c.reader.fail(n, "document is nested deeper than %d levels", maxTreeDepth)
 	}
 	if n.Anchor != "" {
 		if c.anchors[n.Anchor] {

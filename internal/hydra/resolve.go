@@ -5,11 +5,13 @@ import (
 	"time"
 )
 
-// Limits on one reading of the configuration, against interpolations that
-// multiply each other.
+// Limits on one reading of the configuration, against interpolations that refer
+// to themselves in a way that reading does not detect or that multiply each
+// other. No configuration is nested as deeply as maxValueDepth.
 const (
 	maxResolveSteps = 1 << 20
 	maxResolveDepth = 200
+	maxValueDepth   = 5 * maxTreeDepth
 	maxResolvedText = 1 << 24
 )
 
@@ -42,7 +44,8 @@ type resolution struct {
 	lenient bool
 	// reading holds the nodes whose interpolations are being resolved.
 	reading map[*node]bool
-	depth   int
+	depth   int // of interpolations within interpolations
+	level   int // of containers within containers
 	steps   int
 }
 
@@ -56,10 +59,10 @@ func (r *resolution) step() *Error {
 
 // value returns the value of the subtree of n with all interpolations resolved.
 func (r *resolution) value(n *node) (any, error) {
-	if r.depth++; r.depth > maxResolveDepth {
+	if r.level++; r.level > maxValueDepth {
 		return nil, errorf(KindInterpolation, "Recursive interpolation detected")
 	}
-	defer func() { r.depth-- }()
+	defer func() { r.level-- }()
 	if err := r.step(); err != nil {
 		return nil, err
 	}
