@@ -18,10 +18,14 @@ type (
 	Pruner = goptuna.Pruner
 )
 
+// The directions of a study.
 const (
 	Maximize = goptuna.StudyDirectionMaximize
 	Minimize = goptuna.StudyDirectionMinimize
+)
 
+// What became of a trial.
+const (
 	Running  = goptuna.TrialStateRunning
 	Complete = goptuna.TrialStateComplete
 	Pruned   = goptuna.TrialStatePruned
