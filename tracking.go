@@ -405,7 +405,7 @@ func (r *mlflowRun) End(ctx context.Context, status RunStatus) error {
 	var rejected *mlflow.RejectedError
 	switch {
 	case errors.As(err, &spooled):
-		r.tracker.log.Warn("MLflow has not received all of this run: the rest is kept and can be delivered later (--sync DIR, or criteria.SyncTracking)",
+		r.tracker.log.Warn("MLflow has not received all of this run: the rest is kept and can be delivered later (criteria.SyncTracking, or go run ./examples/sync DIR)",
 			"dir", r.dir, "run_id", r.ID(), "tracking_uri", mlflow.RedactURI(r.tracker.uri), "error", spooled.Err)
 		err = nil
 	case errors.As(err, &rejected):
