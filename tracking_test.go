@@ -216,6 +216,11 @@ func TestMLflowTrackerDefaults(t *testing.T) {
 			t.Errorf("%+v became %q, %q, %s", c, tracker.uri, tracker.experiment, tracker.sampling)
 		}
 	}
+	config := DefaultConfig()
+	config.MLflow = MLflowConfig{}
+	if err := config.Validate(); err != nil {
+		t.Errorf("a configuration that leaves it to the environment: %v", err)
+	}
 	t.Setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
 	if tracker, err := NewMLflowTracker("", ""); err != nil || tracker.sampling != 0 {
 		t.Errorf("%+v, %v", tracker, err)
