@@ -140,7 +140,12 @@ func (r *run) fillCheckpoint(ctx context.Context, tmp string, s trainState) erro
 	if err := os.WriteFile(filepath.Join(tmp, runConfigFile), r.cfg.public().YAML(), 0o644); err != nil {
 		return err
 	}
-	sums, err := checksums(tmp)
+	return writeSums(tmp)
+}
+
+// writeSums writes the checksums of all files of dir into it.
+func writeSums(dir string) error {
+	sums, err := checksums(dir)
 	if err != nil {
 		return err
 	}
@@ -148,7 +153,32 @@ func (r *run) fillCheckpoint(ctx context.Context, tmp string, s trainState) erro
 	for _, name := range slices.Sorted(maps.Keys(sums)) {
 		fmt.Fprintf(&b, "%s  %s\n", sums[name], name)
 	}
-	return os.WriteFile(filepath.Join(tmp, sumsFile), b.Bytes(), 0o644)
+	return atomicfile.WriteFile(filepath.Join(dir, sumsFile), b.Bytes())
+}
+
+// checkSums reads the checksums in dir and finds a file that has another one.
+func checkSums(dir string) (map[string]string, error) {
+	text, err := readSmall(filepath.Join(dir, sumsFile))
+	if err != nil {
+		return nil, err
+	}
+	want, err := parseSums(text)
+	if err != nil {
+		return nil, err
+	}
+	got, err := checksums(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		switch sum, ok := got[name]; {
+		case !ok:
+			return nil, fmt.Errorf("%s is missing", name)
+		case sum != want[name]:
+			return nil, fmt.Errorf("%s has SHA-256 %s, want %s", name, sum, want[name])
+		}
+	}
+	return want, nil
 }
 
 // checksums returns the SHA-256 of every file below dir but the list of them.
@@ -293,32 +323,17 @@ func (r *run) findCheckpoint() error {
 // readCheckpoint reads a checkpoint and checks all of its files.
 func readCheckpoint(dir string) (checkpointState, Config, error) {
 	fail := func(err error) (checkpointState, Config, error) { return checkpointState{}, Config{}, err }
-	text, err := readSmall(filepath.Join(dir, sumsFile))
+	want, err := checkSums(dir)
 	if err != nil {
 		return fail(err)
-	}
-	want, err := parseSums(text)
-	if err != nil {
-		return fail(err)
-	}
-	got, err := checksums(dir)
-	if err != nil {
-		return fail(err)
-	}
-	for _, name := range slices.Sorted(maps.Keys(want)) {
-		switch sum, ok := got[name]; {
-		case !ok:
-			return fail(fmt.Errorf("%s is missing", name))
-		case sum != want[name]:
-			return fail(fmt.Errorf("%s has SHA-256 %s, want %s", name, sum, want[name]))
-		}
 	}
 	for _, name := range []string{stateFile, runConfigFile} {
 		if want[name] == "" {
 			return fail(fmt.Errorf("%s does not list %s", sumsFile, name))
 		}
 	}
-	if text, err = readSmall(filepath.Join(dir, stateFile)); err != nil {
+	text, err := readSmall(filepath.Join(dir, stateFile))
+	if err != nil {
 		return fail(err)
 	}
 	state, err := parseState(text)
@@ -392,26 +407,36 @@ func parseState(text []byte) (checkpointState, error) {
 // compareConfigs returns an error that names the first setting that is not what
 // it was, except those that are free.
 func compareConfigs(dir string, was, is Config) error {
-	var walk func(prefix string, was, is reflect.Value) error
-	walk = func(prefix string, was, is reflect.Value) error {
+	for _, d := range differences(was, is) {
+		return &CheckpointError{Dir: dir, Key: d.key, Want: d.was, Got: d.is}
+	}
+	return nil
+}
+
+// difference is a setting that is not what it was.
+type difference struct{ key, was, is string }
+
+// differences lists what may change the results.
+func differences(was, is Config) []difference {
+	var out []difference
+	var walk func(prefix string, was, is reflect.Value)
+	walk = func(prefix string, was, is reflect.Value) {
 		for i := range was.NumField() {
 			key := joinKey(prefix, was.Type().Field(i).Tag.Get("yaml"))
 			a, b := was.Field(i), is.Field(i)
 			switch {
 			case slices.Contains(free, key):
 			case a.Kind() == reflect.Struct:
-				if err := walk(key, a, b); err != nil {
-					return err
-				}
+				walk(key, a, b)
 			default:
-				if want, got := formatValue(a.Interface()), formatValue(b.Interface()); want != got {
-					return &CheckpointError{Dir: dir, Key: key, Want: want, Got: got}
+				if a, b := formatValue(a.Interface()), formatValue(b.Interface()); a != b {
+					out = append(out, difference{key, a, b})
 				}
 			}
 		}
-		return nil
 	}
-	return walk("", reflect.ValueOf(was), reflect.ValueOf(is))
+	walk("", reflect.ValueOf(was), reflect.ValueOf(is))
+	return out
 }
 
 // checkData compares the data with those of the run that is resumed. Files are

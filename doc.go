@@ -67,6 +67,9 @@
 // the last one that is intact, whatever ended the process. The resumed run ends
 // with the weights and scores of one that was never interrupted, bit for bit.
 //
+// [Reproduce] repeats a run from what MLflow has of it, by testing its model or by
+// training it again, and says by how much each metric differs.
+//
 // # Errors
 //
 // Errors say what was found, what was wanted and what to do. What a program can

@@ -11,8 +11,12 @@ import (
 // for the same thing the later one wins. A value that cannot be right is an
 // [*OptionError], which the constructor returns, together with all others.
 
-// TrainerOption configures [NewTrainer].
-type TrainerOption interface{ applyTrainer(*settings) error }
+// TrainerOption configures [NewTrainer], and the training that [Reproduce]
+// repeats.
+type TrainerOption interface {
+	ReproduceOption
+	applyTrainer(*settings) error
+}
 
 // LoadOption configures [Load].
 type LoadOption interface{ applyLoad(*settings) error }
@@ -25,12 +29,14 @@ type Option interface {
 
 type trainerOption func(*settings) error
 
-func (f trainerOption) applyTrainer(s *settings) error { return f(s) }
+func (f trainerOption) applyTrainer(s *settings) error       { return f(s) }
+func (f trainerOption) applyReproduce(p *reproduction) error { return f(p.settings) }
 
 type option func(*settings) error
 
-func (f option) applyTrainer(s *settings) error { return f(s) }
-func (f option) applyLoad(s *settings) error    { return f(s) }
+func (f option) applyTrainer(s *settings) error       { return f(s) }
+func (f option) applyReproduce(p *reproduction) error { return f(p.settings) }
+func (f option) applyLoad(s *settings) error          { return f(s) }
 
 // settings is what options write to.
 type settings struct {
@@ -72,7 +78,7 @@ func (s *settings) finish() error {
 	return s.config.Validate()
 }
 
-func applyAll[O any](s *settings, opts []O, apply func(O, *settings) error) error {
+func applyAll[O, S any](s S, opts []O, apply func(O, S) error) error {
 	var errs []error
 	for _, o := range opts {
 		if any(o) == nil {

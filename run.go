@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -52,6 +53,8 @@ type run struct {
 	hooks Hooks
 	began time.Time
 
+	replays *reproduction // nil unless the run repeats another one
+
 	data         *Dataset
 	classWeights [2]float32
 	tracked      TrackedRun
@@ -71,6 +74,7 @@ type run struct {
 	savedAt   time.Time
 	savedDir  string            // "" before the first
 	versions  map[string]string // of what computes
+	tags      map[string]string // of the tracked run
 	schedule  optim.Schedule
 	lastRate  float64
 	lastNorm  float64
@@ -210,6 +214,10 @@ func (r *run) startTracking(ctx context.Context) error {
 		Dir:         r.outputDir,
 	}
 	info.Tags["stage"] = "train"
+	if r.replays != nil {
+		r.replays.describe(&info)
+	}
+	r.tags = info.Tags
 	if r.resume != nil {
 		info.ResumeRunID = r.resume.state.RunID
 	}
@@ -299,20 +307,27 @@ func (r *run) openModel(ctx context.Context, closers *closers) error {
 	closers.add(func() error { return r.closeSession() })
 
 	info := describe(r.session)
-	r.versions = info.Versions
 	r.log.Info("model", "checkpoint", r.cfg.Model.Checkpoint, "device", info.Device, "parameters", info.Parameters)
 	if keys := r.cfg.withoutEffectOnCPU(); len(keys) > 0 && !info.GPU {
 		r.log.Info("without effect on this device: " + strings.Join(keys, " "))
 	}
-	tags := make(map[string]string)
+	return r.recordSession(ctx, info)
+}
+
+// recordSession records on what, and with which versions, the run computes.
+func (r *run) recordSession(ctx context.Context, info SessionInfo) error {
+	r.versions = info.Versions
+	tags := map[string]string{"device": info.Device}
 	for name, version := range info.Versions {
 		tags["version."+name] = version
 	}
-	if len(tags) > 0 {
-		if err := r.tracked.SetTags(ctx, tags); err != nil {
-			return trackingError("set version tags", err)
-		}
+	if err := r.tracked.SetTags(ctx, tags); err != nil {
+		return trackingError("set version tags", err)
 	}
+	if r.tags == nil {
+		r.tags = make(map[string]string)
+	}
+	maps.Copy(r.tags, tags)
 	return nil
 }
 
@@ -329,17 +344,9 @@ func (r *run) closeSession() error {
 // tokenize encodes all splits, once for the whole run.
 func (r *run) tokenize(ctx context.Context) error {
 	for _, s := range r.data.splits() {
-		encodings, err := r.tokenizer.EncodePairs(ctx, s.pairs(), r.cfg.Model.Tokenizer.MaxLength)
-		if err != nil {
-			return fmt.Errorf("criteria: tokenize the %s split: %w", s.phase, err)
-		}
-		e, err := newEncodedSplit(s, encodings, r.classWeights, r.cfg.Model.Tokenizer)
+		e, err := r.encode(ctx, s)
 		if err != nil {
 			return err
-		}
-		if n := e.truncated(); n > 0 {
-			r.log.Info(fmt.Sprintf("%d of %d pairs of %s are cut to model.tokenizer.max_length=%d tokens",
-				n, len(s.examples), s.phase, r.cfg.Model.Tokenizer.MaxLength))
 		}
 		switch s.phase {
 		case PhaseTrain:
@@ -361,6 +368,23 @@ func (r *run) tokenize(ctx context.Context) error {
 		Warmup: optim.WarmupSteps(t.WarmupRatio, total), Total: total,
 	}
 	return nil
+}
+
+// encode turns the pairs of a split into token ids.
+func (r *run) encode(ctx context.Context, s namedSplit) (*encodedSplit, error) {
+	encodings, err := r.tokenizer.EncodePairs(ctx, s.pairs(), r.cfg.Model.Tokenizer.MaxLength)
+	if err != nil {
+		return nil, fmt.Errorf("criteria: tokenize the %s split: %w", s.phase, err)
+	}
+	e, err := newEncodedSplit(s, encodings, r.classWeights, r.cfg.Model.Tokenizer)
+	if err != nil {
+		return nil, err
+	}
+	if n := e.truncated(); n > 0 {
+		r.log.Info(fmt.Sprintf("%d of %d pairs of %s are cut to model.tokenizer.max_length=%d tokens",
+			n, len(s.examples), s.phase, r.cfg.Model.Tokenizer.MaxLength))
+	}
+	return e, nil
 }
 
 // dryRun sends the first batch through the model, so that what cannot work
@@ -543,7 +567,10 @@ func (r *run) saveBest(ctx context.Context) error {
 		if err := os.WriteFile(filepath.Join(tmp, configFile), r.cfg.public().YAML(), 0o644); err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(tmp, "README.md"), r.card(), 0o644)
+		if err := os.WriteFile(filepath.Join(tmp, "README.md"), r.card(), 0o644); err != nil {
+			return err
+		}
+		return writeSums(tmp)
 	})
 	if err != nil {
 		return fmt.Errorf("criteria: save the best model to %s: %w", dir, err)
@@ -565,6 +592,11 @@ func (r *run) testBest(ctx context.Context, closers *closers) error {
 		return openError(dir, err)
 	}
 	closers.add(session.Close)
+	if r.versions == nil {
+		if err := r.recordSession(ctx, describe(session)); err != nil {
+			return err
+		}
+	}
 	if r.testTally, err = r.evaluate(ctx, session, PhaseTest, r.test); err != nil {
 		return err
 	}
@@ -579,15 +611,21 @@ func (r *run) testBest(ctx context.Context, closers *closers) error {
 	return nil
 }
 
+// reportPart is a file of the report.
+type reportPart struct {
+	name string
+	make func() ([]byte, error)
+}
+
 // report writes pictures and tables beside the model and stores all artifacts.
 func (r *run) report(ctx context.Context) error {
-	files := []struct {
-		name string
-		make func() ([]byte, error)
-	}{
+	files := []reportPart{
 		{confusionFile, r.confusionPicture},
 		{reportFile, func() ([]byte, error) { return json.MarshalIndent(r.testTally.Confusion.Report(), "", "  ") }},
-		{curvesFile, r.curvesPicture},
+	}
+	trained := r.state.BestEpoch > 0 // and not only tested
+	if trained {
+		files = append(files, reportPart{curvesFile, r.curvesPicture})
 	}
 	for _, f := range files {
 		content, err := f.make()
@@ -602,9 +640,11 @@ func (r *run) report(ctx context.Context) error {
 		}
 	}
 	dir := filepath.Join(r.outputDir, bestModelDir)
-	// Only now are the test scores known, which belong on the model card.
-	if err := atomicfile.WriteFile(filepath.Join(dir, "README.md"), r.card()); err != nil {
-		return fmt.Errorf("criteria: write the model card: %w", err)
+	if trained {
+		// Only now are the test scores known, which belong on the model card.
+		if err := errors.Join(atomicfile.WriteFile(filepath.Join(dir, "README.md"), r.card()), writeSums(dir)); err != nil {
+			return fmt.Errorf("criteria: write the model card: %w", err)
+		}
 	}
 	if err := r.tracked.LogArtifacts(ctx, dir, modelArtifact); err != nil {
 		return trackingError("store the model", err)

@@ -12,12 +12,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// sample is the repository's sample data, from here.
-const sample = "../../testdata/sample"
+// sample is the repository's sample data.
+var sample = func() string {
+	dir, err := filepath.Abs("../../testdata/sample")
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}()
 
 // arguments are a training of the tiny model on some of the sample's posts.
 func arguments(t *testing.T, more ...string) (dir string, args []string) {
 	t.Helper()
+	t.Chdir(t.TempDir()) // where MLflow's artifacts go
 	data := t.TempDir()
 	head(t, "redsm5_posts.csv", data, 80)
 	head(t, "redsm5_annotations.csv", data, 200)

@@ -1,0 +1,408 @@
+package criteria
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/criteria-go/criteria/internal/atomicfile"
+	"github.com/criteria-go/criteria/internal/mlflow"
+)
+
+// ReproduceMode says how much of a run [Reproduce] repeats.
+type ReproduceMode string
+
+// The modes of [Reproduce].
+const (
+	ReproduceEval  ReproduceMode = "eval"  // test the model that the run stored
+	ReproduceTrain ReproduceMode = "train" // train it again, in full, and test that
+)
+
+// ReproduceOption configures [Reproduce]. Every [TrainerOption] is one: on top
+// of the configuration of the run, they say for example where its data are now.
+// WithConfig has no effect: the configuration is the run's.
+type ReproduceOption interface{ applyReproduce(*reproduction) error }
+
+type reproduceOption func(*reproduction) error
+
+func (f reproduceOption) applyReproduce(p *reproduction) error { return f(p) }
+
+// WithStore says where the run is recorded, and where the new one is to be, as
+// [NewMLflowTracker] does, with the same defaults.
+func WithStore(uri, experiment string) ReproduceOption {
+	return reproduceOption(func(p *reproduction) error {
+		p.uri, p.experiment = uri, experiment
+		return nil
+	})
+}
+
+// WithTolerance sets by how much a metric may differ. Default 0.005, half a
+// percentage point.
+func WithTolerance(t float64) ReproduceOption {
+	return reproduceOption(func(p *reproduction) error {
+		p.out.Tolerance = t
+		if !(t >= 0 && t <= 1) {
+			return &OptionError{Option: "WithTolerance", Value: t, Reason: "want a number from 0 to 1"}
+		}
+		return nil
+	})
+}
+
+// WithMode sets how much is repeated. Default [ReproduceEval].
+func WithMode(m ReproduceMode) ReproduceOption {
+	return reproduceOption(func(p *reproduction) error {
+		p.out.Mode = m
+		if m != ReproduceEval && m != ReproduceTrain {
+			return &OptionError{Option: "WithMode", Value: m, Reason: "want eval or train"}
+		}
+		return nil
+	})
+}
+
+// Reproduction is what repeating a run came to.
+type Reproduction struct {
+	RunID         string // of the run that records it
+	OriginalRunID string
+	Dir           string // output directory
+	Mode          ReproduceMode
+	Tolerance     float64
+	Metrics       []MetricComparison
+	Passed        bool // whether every metric is within the tolerance
+	// Differences lists what is not as it was, versions, device and settings:
+	// likely reasons if the metrics differ.
+	Differences []string
+}
+
+// MetricComparison compares one metric of the test split.
+type MetricComparison struct {
+	Name               string // e.g. test_accuracy
+	Original, Replayed float64
+	Delta              float64 // |Replayed − Original|
+}
+
+// compared are the metrics that decide, in the order of the table.
+var compared = []string{"test_accuracy", "test_macro_f1", "test_weighted_f1", "test_precision", "test_recall"}
+
+// String returns the table of all metrics and the verdict, several lines.
+func (r *Reproduction) String() string {
+	rule := strings.Repeat("=", 80)
+	mark := map[bool]string{true: "✓", false: "✗"}
+	tolerance := "±" + pythonFloat(math.Round(r.Tolerance*1e11)/1e9) + " pp"
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\nMetric Comparison (SC-003: %s tolerance)\n%s\n", rule, tolerance, rule)
+	for _, m := range r.Metrics {
+		fmt.Fprintf(&b, "%s %-20s: Original=%.4f, Replayed=%.4f, Delta=%.4f\n", mark[m.Delta <= r.Tolerance], m.Name, m.Original, m.Replayed, m.Delta)
+	}
+	verdict := "PASSED\nAll metrics within " + tolerance + " tolerance"
+	if !r.Passed {
+		verdict = "FAILED\nSome metrics exceed " + tolerance + " tolerance"
+	}
+	fmt.Fprintf(&b, "\n%s\n%s REPRODUCIBILITY CHECK %s\n%s\n", rule, mark[r.Passed], verdict, rule)
+	if !r.Passed && len(r.Differences) > 0 {
+		fmt.Fprintf(&b, "\nLikely reasons:\n  %s\n", strings.Join(r.Differences, "\n  "))
+	}
+	return b.String()
+}
+
+// Reproduce repeats a run that is recorded in MLflow and compares the metrics
+// of the test split. Configuration and model are those that the run stored. The
+// data must be those that it learned from: a file that has changed is a
+// [*DataError] before anything is computed, and so is, in mode eval, a file of
+// the model that is not the one that was stored.
+//
+// A run of its own, of stage reproducibility, records the comparison. That
+// metrics differ by more than the tolerance is no error; see Passed.
+func Reproduce(ctx context.Context, runID string, opts ...ReproduceOption) (*Reproduction, error) {
+	p := &reproduction{settings: newSettings(), out: Reproduction{OriginalRunID: runID, Mode: ReproduceEval, Tolerance: 0.005}}
+	if err := applyAll(p, opts, ReproduceOption.applyReproduce); err != nil {
+		return nil, err
+	}
+	if runID == "" {
+		return nil, &OptionError{Option: "Reproduce", Value: `""`, Reason: "want the ID of a run"}
+	}
+	if err := p.fetch(ctx); err != nil {
+		return nil, err
+	}
+	r := newRun(p.settings)
+	r.replays = p
+	work := r.run
+	if p.out.Mode == ReproduceEval {
+		work = r.replay
+	}
+	err := work(ctx)
+	if err == nil {
+		err = p.compare(ctx, r)
+	}
+	if err != nil && ctx.Err() == nil {
+		if tagErr := r.tracked.SetTags(ctx, map[string]string{"reproducibility_status": "failed"}); tagErr != nil {
+			r.log.Warn("the tag reproducibility_status could not be set", "error", tagErr)
+		}
+	}
+	if err = r.end(ctx, err); err != nil {
+		return nil, err
+	}
+	return &p.out, nil
+}
+
+// reproduction is one call of [Reproduce].
+type reproduction struct {
+	*settings
+	uri, experiment string
+	original        mlflow.Run
+	out             Reproduction
+}
+
+// fetch reads the run and all that is needed to repeat it, checks it, and sets
+// up the settings.
+func (p *reproduction) fetch(ctx context.Context) (err error) {
+	tracker, err := NewMLflowTracker(p.uri, p.experiment, WithTrackerLogger(p.log), WithSystemMetrics(0))
+	if err != nil {
+		return err
+	}
+	if p.tracker == nil {
+		p.tracker = tracker
+	}
+	store, err := mlflow.Open(ctx, tracker.uri, mlflow.Options{Getenv: tracker.getenv, Logger: p.log})
+	if err != nil {
+		return p.fail("open the store", err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	if p.original, err = store.Run(ctx, p.out.OriginalRunID); err != nil {
+		return p.fail("find the run in "+store.URI(), err)
+	}
+	text, err := p.artifact(ctx, store, configArtifact)
+	if err != nil {
+		return p.fail("read "+configArtifact, err)
+	}
+	recorded, err := ParseConfig(text)
+	if err != nil {
+		return p.fail("read "+configArtifact, err)
+	}
+	p.config = recorded.clone()
+	if err := p.finish(); err != nil {
+		return err
+	}
+	for _, d := range differences(recorded, p.config) {
+		p.differs("%s: was %s, is %s", d.key, d.was, d.is)
+	}
+	params := recorded.params()
+	for _, key := range slices.Sorted(maps.Keys(params)) {
+		if was, ok := p.original.Params[key]; ok && was != params[key] {
+			p.differs("%s: the run was recorded with %s, but its stored configuration says %s", key, was, params[key])
+		}
+	}
+	if err := p.readData(ctx); err != nil {
+		return err
+	}
+	if p.out.Mode == ReproduceTrain {
+		return nil
+	}
+	dir := filepath.Join(p.outputDir, bestModelDir)
+	err = os.MkdirAll(p.outputDir, 0o755)
+	if err == nil {
+		err = atomicfile.ReplaceDir(dir, func(tmp string) error { return p.download(ctx, store, modelArtifact, tmp) })
+	}
+	if err != nil {
+		return p.fail("fetch the model", err)
+	}
+	switch _, err := checkSums(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		p.log.Warn("the model was stored without checksums: whether it is what was stored is not known")
+	case err != nil:
+		return p.fail("check the model", &DataError{File: dir, Err: fmt.Errorf("the model is not what was stored: %w", err)})
+	}
+	return nil
+}
+
+func (p *reproduction) fail(what string, err error) error {
+	return fmt.Errorf("criteria: reproduce %s: %s: %w", p.out.OriginalRunID, what, err)
+}
+
+// differs notes something that is not as it was.
+func (p *reproduction) differs(format string, args ...any) {
+	note := fmt.Sprintf(format, args...)
+	p.log.Warn("not as in the original run: " + note)
+	p.out.Differences = append(p.out.Differences, note)
+}
+
+// artifact reads a small artifact.
+func (p *reproduction) artifact(ctx context.Context, store mlflow.Store, name string) ([]byte, error) {
+	r, err := store.OpenArtifact(ctx, p.original, name)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(r, maxStateBytes))
+	return text, errors.Join(err, r.Close())
+}
+
+// download writes the artifacts below from into dir.
+func (p *reproduction) download(ctx context.Context, store mlflow.Store, from, dir string) error {
+	entries, err := store.ListArtifacts(ctx, p.original, from)
+	if err != nil {
+		return err
+	}
+	if len(entries) == 0 {
+		return fmt.Errorf("the run has no artifacts in %s", from)
+	}
+	for _, e := range entries {
+		name := path.Base(e.Path)
+		to := filepath.Join(dir, name)
+		if path.Join(from, name) != e.Path || !filepath.IsLocal(name) {
+			return fmt.Errorf("the store lists %q in %s", e.Path, from)
+		}
+		if e.IsDir {
+			if err := os.Mkdir(to, 0o755); err != nil {
+				return err
+			}
+			if err := p.download(ctx, store, e.Path, to); err != nil {
+				return err
+			}
+			continue
+		}
+		r, err := store.OpenArtifact(ctx, p.original, e.Path)
+		if err != nil {
+			return err
+		}
+		f, err := os.Create(to)
+		if err == nil {
+			_, err = io.Copy(f, r)
+			err = errors.Join(err, f.Close())
+		}
+		if err := errors.Join(err, r.Close()); err != nil {
+			return fmt.Errorf("%s: %w", e.Path, err)
+		}
+	}
+	return nil
+}
+
+// dataHash is the prefix of the tags that hold the SHA-256 of the data files.
+const dataHash = "data.hash."
+
+// readData reads the data and finds a file that has changed.
+func (p *reproduction) readData(ctx context.Context) error {
+	if p.dataset == nil {
+		d, err := ReadDataset(ctx, p.config.Data, p.config.Train.Seed)
+		if err != nil {
+			return err
+		}
+		p.dataset = d
+	}
+	known := 0
+	for _, tag := range slices.Sorted(maps.Keys(p.original.Tags)) {
+		file, ok := strings.CutPrefix(tag, dataHash)
+		if !ok {
+			continue
+		}
+		known++
+		if was, is := p.original.Tags[tag], p.dataset.Hashes[file]; was != is {
+			return &DataError{File: file, Err: fmt.Errorf("%s has SHA-256 %s, but run %s learned from one with %s; restore that file",
+				file, cmp.Or(is, "(absent)"), p.out.OriginalRunID, was)}
+		}
+	}
+	if known == 0 {
+		p.log.Warn("the run does not say from which data it learned: it has no tag " + dataHash + "*")
+	}
+	for _, s := range p.dataset.splits() {
+		for _, in := range p.original.Inputs {
+			for _, tag := range in.Tags {
+				if tag.Key == mlflow.TagDataContext && tag.Value == string(s.phase) && in.Digest != s.digest() {
+					p.differs("the %s split: was %s, is %s", s.phase, in.Digest, s.digest())
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// describe changes the description of a run to that of a reproduction.
+func (p *reproduction) describe(info *RunInfo) {
+	info.Name = cmp.Or(info.Name, "reproduce-"+p.original.Name)
+	info.Description = "Reproduction of run " + p.out.OriginalRunID + "."
+	info.Tags["stage"] = "reproducibility"
+	info.Tags["original_run_id"] = p.out.OriginalRunID
+	info.Params["original_run_id"] = p.out.OriginalRunID
+	info.Params["mode"] = string(p.out.Mode)
+	info.Params["tolerance"] = pythonFloat(p.out.Tolerance)
+}
+
+// replay tests the model that the original run stored.
+func (r *run) replay(ctx context.Context) (err error) {
+	closers := closers{}
+	defer func() { err = errors.Join(err, closers.close()) }()
+	if err := r.readData(ctx); err != nil {
+		return err
+	}
+	if err := r.startTracking(ctx); err != nil {
+		return err
+	}
+	if r.engine == nil {
+		r.engine = ONNXRuntime("")
+	}
+	if r.tokenizer == nil {
+		dir := filepath.Join(r.outputDir, bestModelDir)
+		if r.tokenizer, err = openTokenizer(dir, r.cfg.Model.Tokenizer, r.cfg.Data.DataLoader.NumWorkers); err != nil {
+			return err
+		}
+		closers.add(r.tokenizer.Close)
+	}
+	for _, s := range r.data.splits() {
+		if s.phase == PhaseTest {
+			if r.test, err = r.encode(ctx, s); err != nil {
+				return err
+			}
+		}
+	}
+	if err := r.testBest(ctx, &closers); err != nil {
+		return err
+	}
+	return r.report(ctx)
+}
+
+// compare compares the metrics of both runs and records what came of it.
+func (p *reproduction) compare(ctx context.Context, r *run) error {
+	replayed, logged := make(map[string]float64), make(map[string]float64)
+	r.testTally.scores().addTo(replayed, "test_", true)
+	p.out.Passed = true
+	for _, name := range append(slices.Clone(compared), "test_loss") {
+		original, ok := p.original.Metrics[name]
+		if !ok {
+			continue
+		}
+		m := MetricComparison{Name: name, Original: original.Value, Replayed: replayed[name], Delta: math.Abs(replayed[name] - original.Value)}
+		logged["replayed_"+name], logged["original_"+name], logged["delta_"+name] = m.Replayed, m.Original, m.Delta
+		if name != "test_loss" { // which has no unit in which to tolerate
+			p.out.Metrics = append(p.out.Metrics, m)
+			p.out.Passed = p.out.Passed && m.Delta <= p.out.Tolerance
+		}
+	}
+	if len(p.out.Metrics) == 0 {
+		return p.fail("compare", fmt.Errorf("the run has none of the metrics %s: it was not tested", strings.Join(compared, ", ")))
+	}
+	for _, tag := range slices.Sorted(maps.Keys(r.tags)) {
+		if was, ok := p.original.Tags[tag]; ok && was != r.tags[tag] && (tag == "device" || tag == "git.commit" || strings.HasPrefix(tag, "version.")) {
+			p.differs("%s: was %s, is %s", tag, was, r.tags[tag])
+		}
+	}
+	status := "passed"
+	if !p.out.Passed {
+		status = "failed"
+	}
+	p.out.RunID, p.out.Dir = r.tracked.ID(), r.outputDir
+	if err := r.tracked.LogMetrics(ctx, r.state.Epoch, logged); err != nil {
+		return trackingError("log the comparison", err)
+	}
+	if err := r.tracked.SetTags(ctx, map[string]string{"reproducibility_status": status}); err != nil {
+		return trackingError("set the tag reproducibility_status", err)
+	}
+	return nil
+}
