@@ -15,6 +15,7 @@ import (
 
 	"github.com/criteria-go/criteria"
 	"github.com/criteria-go/criteria/internal/mlflow"
+	"github.com/criteria-go/criteria/internal/mlflow/mlflowtest"
 )
 
 // recorded is a training of the tiny model on some of the sample's posts, in a
@@ -81,63 +82,76 @@ func TestReproduce(t *testing.T) {
 		"files":  func(dir string) string { return filepath.Join(dir, "mlruns") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			base := t.TempDir()
-			original := record(t, uri(base))
-			for _, mode := range []criteria.ReproduceMode{criteria.ReproduceEval, criteria.ReproduceTrain} {
-				t.Run(string(mode), func(t *testing.T) {
-					got, err := original.reproduce(t, criteria.WithMode(mode), criteria.WithTolerance(0), criteria.WithThreads(1))
-					if err != nil {
-						t.Fatal(err)
-					}
-					if !got.Passed || len(got.Metrics) != 5 {
-						t.Errorf("passed %v with %d metrics; want it passed with 5\n%s", got.Passed, len(got.Metrics), got)
-					}
-					for _, m := range got.Metrics {
-						if m.Delta != 0 || m.Original != m.Replayed {
-							t.Errorf("%+v; want no difference", m)
-						}
-					}
-					store := original.store(t)
-					run, err := store.Run(t.Context(), got.RunID)
-					if err != nil {
-						t.Fatal(err)
-					}
-					for tag, want := range map[string]string{
-						"original_run_id": original.result.RunID, "stage": "reproducibility", "reproducibility_status": "passed",
-					} {
-						if run.Tags[tag] != want {
-							t.Errorf("tag %s = %q, want %q", tag, run.Tags[tag], want)
-						}
-					}
-					for param, want := range map[string]string{
-						"original_run_id": original.result.RunID, "mode": string(mode), "tolerance": "0.0", "seed": "42",
-					} {
-						if run.Params[param] != want {
-							t.Errorf("param %s = %q, want %q", param, run.Params[param], want)
-						}
-					}
-					for _, metric := range []string{"accuracy", "macro_f1", "weighted_f1", "precision", "recall", "loss"} {
-						metric = "test_" + metric
-						o, r, d := run.Metrics["original_"+metric], run.Metrics["replayed_"+metric], run.Metrics["delta_"+metric]
-						if o.Key == "" || r.Key == "" || d.Key == "" || o.Value != r.Value || d.Value != 0 {
-							t.Errorf("%s: original %+v, replayed %+v, delta %+v; want all and no difference", metric, o, r, d)
-						}
-					}
-					for _, name := range []string{"config/config.yaml", "model/model.safetensors", "confusion_matrix.png", "classification_report.json"} {
-						a, err := store.OpenArtifact(t.Context(), run, name)
-						if err != nil {
-							t.Error(err)
-							continue
-						}
-						_, err = io.Copy(io.Discard, a)
-						if err := errors.Join(err, a.Close()); err != nil {
-							t.Error(err)
-						}
-					}
-					if run.Status != mlflow.Finished {
-						t.Errorf("status %s, want FINISHED", run.Status)
-					}
-				})
+			reproduceBothWays(t, record(t, uri(t.TempDir())))
+		})
+	}
+}
+
+// The same through a tracking server: MLflow's own.
+func TestReproduceFromServer(t *testing.T) {
+	mlflowtest.Python(t)
+	server := mlflowtest.StartServer(t, mlflowtest.ServerOptions{Dir: t.TempDir()})
+	server.Wait(t)
+	reproduceBothWays(t, record(t, server.URL))
+}
+
+// reproduceBothWays checks that neither testing nor training again makes any
+// difference, and how that is recorded.
+func reproduceBothWays(t *testing.T, original recorded) {
+	t.Helper()
+	for _, mode := range []criteria.ReproduceMode{criteria.ReproduceEval, criteria.ReproduceTrain} {
+		t.Run(string(mode), func(t *testing.T) {
+			got, err := original.reproduce(t, criteria.WithMode(mode), criteria.WithTolerance(0), criteria.WithThreads(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !got.Passed || len(got.Metrics) != 5 {
+				t.Errorf("passed %v with %d metrics; want it passed with 5\n%s", got.Passed, len(got.Metrics), got)
+			}
+			for _, m := range got.Metrics {
+				if m.Delta != 0 || m.Original != m.Replayed {
+					t.Errorf("%+v; want no difference", m)
+				}
+			}
+			store := original.store(t)
+			run, err := store.Run(t.Context(), got.RunID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for tag, want := range map[string]string{
+				"original_run_id": original.result.RunID, "stage": "reproducibility", "reproducibility_status": "passed",
+			} {
+				if run.Tags[tag] != want {
+					t.Errorf("tag %s = %q, want %q", tag, run.Tags[tag], want)
+				}
+			}
+			for param, want := range map[string]string{
+				"original_run_id": original.result.RunID, "mode": string(mode), "tolerance": "0.0", "seed": "42",
+			} {
+				if run.Params[param] != want {
+					t.Errorf("param %s = %q, want %q", param, run.Params[param], want)
+				}
+			}
+			for _, metric := range []string{"accuracy", "macro_f1", "weighted_f1", "precision", "recall", "loss"} {
+				metric = "test_" + metric
+				o, r, d := run.Metrics["original_"+metric], run.Metrics["replayed_"+metric], run.Metrics["delta_"+metric]
+				if o.Key == "" || r.Key == "" || d.Key == "" || o.Value != r.Value || d.Value != 0 {
+					t.Errorf("%s: original %+v, replayed %+v, delta %+v; want all and no difference", metric, o, r, d)
+				}
+			}
+			for _, name := range []string{"config/config.yaml", "model/model.safetensors", "confusion_matrix.png", "classification_report.json"} {
+				a, err := store.OpenArtifact(t.Context(), run, name)
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				_, err = io.Copy(io.Discard, a)
+				if err := errors.Join(err, a.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+			if run.Status != mlflow.Finished {
+				t.Errorf("status %s, want FINISHED", run.Status)
 			}
 		})
 	}
