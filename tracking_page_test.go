@@ -178,7 +178,6 @@ func startBrowser(t *testing.T, chromium string) browser {
 	t.Helper()
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(chromium),
-		chromedp.UserDataDir(t.TempDir()),
 		chromedp.NoSandbox, // root, as in most containers, has none
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
@@ -191,7 +190,7 @@ func startBrowser(t *testing.T, chromium string) browser {
 	ctx, stop := chromedp.NewExecAllocator(context.Background(), opts...)
 	t.Cleanup(stop)
 	ctx, closeTab := chromedp.NewContext(ctx)
-	t.Cleanup(closeTab)
+	t.Cleanup(closeTab) // and the browser, and removes its fresh profile
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal("start chromium: ", err)
 	}
