@@ -295,10 +295,8 @@ func (r *yamlReader) flatten(n *yaml.Node, depth int, pairs *[]*yaml.Node) error
 		target := dealias(value)
 		if target.Kind == yaml.SequenceNode {
 			// The first source has the last word, so it comes last.
-			sources = nil
-			for _, source := range target.Content {
-				sources = append([]*yaml.Node{source}, sources...)
-			}
+			sources = slices.Clone(target.Content)
+			slices.Reverse(sources)
 		}
 		for _, source := range sources {
 			m := dealias(source)
