@@ -148,8 +148,13 @@ func (r *run) end(ctx context.Context, err error) error {
 			Dir: r.outputDir, Checkpoint: r.savedDir, Epoch: r.state.Epoch, Step: r.state.Step, Cause: context.Cause(ctx),
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
-	defer cancel()
+	// A run that was not interrupted may take its time: a large model is
+	// still on its way to the store, which the tracker watches over.
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+		defer cancel()
+	}
 	if endErr := r.tracked.End(ctx, status); endErr != nil {
 		err = errors.Join(err, trackingError("end the run", endErr))
 	}

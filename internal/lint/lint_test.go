@@ -87,6 +87,7 @@ var notInUsersBinary = []string{
 	"gorgonia.org/",
 	"github.com/c-bata/goptuna/rdb", // needs a cgo SQLite driver
 	"github.com/mattn/go-sqlite3",
+	"github.com/chromedp/", // a browser is for tests
 }
 
 // large are the tracked files that may exceed 2 MiB.
