@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,8 +32,8 @@ type App struct {
 
 	// Stdout and Stderr default to those of the process.
 	Stdout, Stderr io.Writer
-	// Now is asked once per run, for ${now:…} and for the folder names. The
-	// default is time.Now.
+	// Now is asked once per run for ${now:…} and the folder names, and for every
+	// line about the jobs of a sweep. The default is time.Now.
 	Now func() time.Time
 	// LookupEnv is what ${oc.env:…} reads. The default is os.LookupEnv.
 	LookupEnv func(string) (string, bool)
@@ -244,13 +245,13 @@ func (r *runner) run(ctx context.Context, c *composer, req request, multirun boo
 	switch {
 	case mode == "" && !multirun:
 		mode = modeRun
-		req.overrides = append(req.overrides[:len(req.overrides):len(req.overrides)], "hydra.mode=RUN")
+		req.overrides = slices.Concat(req.overrides, []string{"hydra.mode=RUN"})
 	case mode == "" || multirun && mode == modeRun:
 		if mode == modeRun {
 			r.warn("\n\tRunning Hydra app with --multirun, overriding with `hydra.mode=MULTIRUN`.")
 		}
 		mode = modeMultirun
-		req.overrides = append(req.overrides[:len(req.overrides):len(req.overrides)], "hydra.mode=MULTIRUN")
+		req.overrides = slices.Concat(req.overrides, []string{"hydra.mode=MULTIRUN"})
 	}
 	req.mode = mode
 	composed, err := c.compose(req)

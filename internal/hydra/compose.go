@@ -108,6 +108,9 @@ func (c *composer) composeRequest(req request) (*composition, error) {
 		}
 	}
 	env.hydra = result.hydra()
+	if err := checkShape(env.hydra, hydraSchema(), "hydra"); err != nil {
+		return nil, err
+	}
 	if err := c.fillHydra(result, req, overrides); err != nil {
 		return nil, err
 	}
@@ -341,6 +344,26 @@ func deleteValue(root *node, o *override, want any, env *environment) error {
 		return parent.fail(KindKey, last, "Key not found: '%s'", last)
 	}
 	parent.remove(child)
+	return nil
+}
+
+// checkShape checks that n still has the fields of its type. A config or an
+// override may have put something else in the place of a whole node.
+func checkShape(n *node, s *schema, key string) error {
+	if n == nil || n.kind != mappingNode || n.absent || n.object == nil {
+		return &Error{Kind: KindComposition, Key: key, Msg: fmt.Sprintf("'%s' must be a %s, its fields can only be set one by one", key, s.name)}
+	}
+	for _, f := range s.fields {
+		child := n.child(f.name)
+		if child == nil {
+			return &Error{Kind: KindComposition, Key: key, Msg: fmt.Sprintf("'%s' lacks the field '%s'", key, f.name)}
+		}
+		if f.schema != nil && f.schema.kind == structSchema {
+			if err := checkShape(child, f.schema, key+"."+f.name); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

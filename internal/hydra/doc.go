@@ -9,13 +9,15 @@
 //
 //	flags.go          --cfg, --multirun, … and the overrides between them
 //	lexer.go          characters of an override to tokens, in two modes
-//	parser.go         tokens to an [Override]; functions.go evaluates int(…), choice(…), …
+//	parser.go         tokens to an override; functions.go evaluates int(…), choice(…), …
 //	repository.go     the search path: which config, which group lies where
 //	defaults.go       the defaults lists, expanded to the configs to merge, in order
 //	compose.go        the merge, struct mode, the value overrides
 //	interpolation.go  the grammar of ${…}
 //	resolve.go        what ${…} stands for, when it is read
 //	app.go            the output directory, its .hydra folder and the call of the task
+//	multirun.go       the jobs of a sweep, which sweep.go enumerates
+//	log.go            the job's log
 //
 // Underneath lie node.go and merge.go (the configuration tree), schema.go
 // (typed nodes), scalar.go and read.go (YAML as OmegaConf reads it) and dump.go

@@ -43,9 +43,8 @@ func (set typeSet) accepts(v any) bool {
 	if v == nil {
 		return strings.HasPrefix(string(set), "Optional[")
 	}
-	has := func(name string) bool {
-		return strings.Contains(" "+strings.NewReplacer("[", " ", "]", " ", ",", " ").Replace(string(set))+" ", " "+name+" ")
-	}
+	names := strings.FieldsFunc(string(set), func(r rune) bool { return strings.ContainsRune("[], ", r) })
+	has := func(name string) bool { return slices.Contains(names, name) }
 	switch v := v.(type) {
 	case bool:
 		return has("bool") || has("int")

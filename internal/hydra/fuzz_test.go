@@ -1,8 +1,10 @@
 package hydra
 
 import (
+	"io"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -147,5 +149,36 @@ func FuzzInterpolation(f *testing.F) {
 			return
 		}
 		dump(value)
+	})
+}
+
+// FuzzCompose checks that no config and no override makes composing fail in any
+// other way than with an error.
+func FuzzCompose(f *testing.F) {
+	for _, seed := range [][2]string{
+		{"defaults:\n  - model: tiny\n  - _self_\na: ${b}\nb: {c: 1}\n", "+b.d=1"},
+		{"defaults:\n  - optional model: nope\n  - override hydra/job_logging: none\n", "model@x=tiny"},
+		{"hydra: null\n", "a=1"}, {"hydra: {job: {name: x}}\n", "hydra.job=${x}"}, {"{}", "hydra.run='???'"}, {"hydra: 5\n", "~hydra"},
+		{"defaults: [model: ???]\n", "~model"}, {"defaults:\n  - model: ${model}\n", "+model=[tiny,mentalbert]"},
+		{"# @package a.b\nx: 1\n", "++a.b.x.y=2"}, {"- 1\n", "0=2"}, {"a: [1, {b: 2}]\n", "a.1.b=3"}, {"a: ???\n", "~a=1"},
+		{"{}", "hydra.searchpath=[x]"}, {"hydra: {searchpath: ${x}}\n", "+hydra=config"}, {"{}", "hydra/output=default"}, {"{}", "hydra.overrides=null"},
+		{"a: {b: ${..c}}\nc: ${a}\n", "a={b:{c:1}}"}, {"a: 1\n", "hydra.runtime.choices='${a}'"}, {"hydra: {job: {config: ${a}}}\na: {}\n", "a@b=1"},
+	} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, config, override string) {
+		conf := smallConf().(fstest.MapFS)
+		conf["config.yaml"] = &fstest.MapFile{Data: []byte(config)}
+		app := App{Name: "fuzz", ConfigFS: conf, ConfigName: "config", Stderr: io.Discard, LookupEnv: func(string) (string, bool) { return "", false }}
+		composed, err := app.Compose(override)
+		if err != nil {
+			return
+		}
+		if _, err := composed.YAML(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := composed.Resolved(); err != nil && asError(err).Key == "" {
+			t.Fatalf("the error does not say where: %v", err)
+		}
 	})
 }

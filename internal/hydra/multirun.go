@@ -50,7 +50,7 @@ func (r *runner) sweep(ctx context.Context, c *composer, req request, composed *
 				return err
 			}
 		}
-		if err := r.logf(c, "Launching %d jobs locally", len(chunk)); err != nil {
+		if err := r.logf("Launching %d jobs locally", len(chunk)); err != nil {
 			return err
 		}
 		var failure error
@@ -58,7 +58,7 @@ func (r *runner) sweep(ctx context.Context, c *composer, req request, composed *
 			if err := ctx.Err(); err != nil {
 				return &jobError{overrides, context.Cause(ctx)}
 			}
-			err := r.sweepJob(ctx, c, compose, overrides, num)
+			err := r.sweepJob(ctx, compose, overrides, num)
 			if _, failed := err.(*jobError); err != nil && !failed {
 				return err
 			}
@@ -97,9 +97,9 @@ func (r *runner) expandJobs(h *Config, repo *repository) ([][]string, error) {
 }
 
 // sweepJob composes and runs one job of a sweep.
-func (r *runner) sweepJob(ctx context.Context, c *composer, compose func([]string) (*composition, error), overrides []string, num int) error {
+func (r *runner) sweepJob(ctx context.Context, compose func([]string) (*composition, error), overrides []string, num int) error {
 	shown := slices.DeleteFunc(slices.Clone(overrides), func(line string) bool { return strings.HasPrefix(line, "hydra.") })
-	if err := r.logf(c, "\t#%d : %s", num, strings.Join(shown, " ")); err != nil {
+	if err := r.logf("\t#%d : %s", num, strings.Join(shown, " ")); err != nil {
 		return err
 	}
 	composed, err := compose(overrides)
@@ -136,8 +136,7 @@ func joinPath(dir, sub string) string {
 }
 
 // logf writes a line of Hydra's own log.
-func (r *runner) logf(c *composer, format string, args ...any) error {
-	_, err := fmt.Fprintf(r.app.Stdout, "[%s][HYDRA] %s\n", strings.Replace(r.app.Now().Format("2006-01-02 15:04:05.000"), ".", ",", 1),
-		fmt.Sprintf(format, args...))
+func (r *runner) logf(format string, args ...any) error {
+	_, err := fmt.Fprintf(r.app.Stdout, "[%s][HYDRA] %s\n", r.app.Now().Format("2006-01-02 15:04:05,000"), fmt.Sprintf(format, args...))
 	return err
 }

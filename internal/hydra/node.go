@@ -330,8 +330,10 @@ func (n *node) assignContainer(value any) error {
 
 // set gives the child under key a value; an untyped one is replaced.
 func (n *node) set(key, value any) error {
-	if err := n.checkSettable(key); err != nil {
-		return err
+	if n.kind == mappingNode {
+		if err := n.checkKey(key); err != nil {
+			return err
+		}
 	}
 	c, err := n.lookup(key)
 	if err != nil {
@@ -343,13 +345,6 @@ func (n *node) set(key, value any) error {
 	}
 	if err := c.assign(value); err != nil {
 		return n.locate(err, key)
-	}
-	return nil
-}
-
-func (n *node) checkSettable(key any) error {
-	if n.kind == mappingNode {
-		return n.checkKey(key)
 	}
 	return nil
 }
