@@ -2,13 +2,17 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
@@ -202,5 +206,54 @@ func compareTrajectory(t *testing.T, e *Engine, run tensors, batches []Batch, ac
 	}
 	if i := slices.IndexFunc(flat, func(x float32) bool { return x != 0 }); i >= 0 {
 		t.Errorf("element %d, which belongs to no parameter, is %v", i, flat[i])
+	}
+}
+
+// TestGoldenSavedKeys compares the tensors of a saved model with the list that
+// transformers recorded for its encoder: names, shapes and type.
+func TestGoldenSavedKeys(t *testing.T) {
+	raw, err := os.ReadFile(tinyDir(t) + ".manifest.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var manifest struct {
+		Params  int
+		Keys    map[string][]int64
+		Ignored []string // the pretraining heads, which the hub's files also hold
+	}
+	if err := json.Unmarshal(raw, &manifest); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	e := openEngine(t, trainingSpec(t, adamWFused), true)
+	if err := e.SaveModel(context.Background(), dir); err != nil {
+		t.Fatal(err)
+	}
+	saved := openTensors(t, filepath.Join(dir, weightsFile))
+	got, params := map[string][]int64{}, 0
+	for _, name := range saved.file.Names() {
+		info, _ := saved.file.Info(name)
+		if info.DType != checkpoint.F32 {
+			t.Errorf("%s has type %s, want F32", name, info.DType)
+		}
+		if strings.HasPrefix(name, "deberta.") {
+			got[name] = info.Shape
+			params += int(info.Elements())
+		}
+	}
+	want := map[string][]int64{}
+	for name, shape := range manifest.Keys {
+		if !slices.Contains(manifest.Ignored, name) {
+			want[name] = shape
+		}
+	}
+	if len(want) == 0 {
+		t.Fatal("the manifest lists no tensors")
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("tensors (-transformers +saved):\n%s", diff)
+	}
+	if params != manifest.Params {
+		t.Errorf("%d parameters, want %d", params, manifest.Params)
 	}
 }
