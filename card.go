@@ -58,7 +58,7 @@ must rest on it alone.
 		"predictions, err := classifier.Predict(ctx, []criteria.Pair{{Post: post, Criterion: criterion}})\n```\n\n" +
 		"In Python (the encoder; the head is in model.safetensors beside it):\n\n```python\n" +
 		"from transformers import AutoModel, AutoTokenizer\n\nencoder = AutoModel.from_pretrained(\"best_model\")\ntokenizer = AutoTokenizer.from_pretrained(\"best_model\")\n```\n\n")
-	fmt.Fprintf(&b, "## Configuration\n\n```yaml\n%s```\n", r.cfg.public().YAML())
+	fmt.Fprintf(&b, "## Configuration\n\n```yaml\n%s```\n", r.cfg.Redacted().YAML())
 	return []byte(b.String())
 }
 

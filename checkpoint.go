@@ -137,7 +137,7 @@ func (r *run) fillCheckpoint(ctx context.Context, tmp string, s trainState) erro
 	if err := os.WriteFile(filepath.Join(tmp, stateFile), append(text, '\n'), 0o644); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(tmp, runConfigFile), r.cfg.public().YAML(), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(tmp, runConfigFile), r.cfg.Redacted().YAML(), 0o644); err != nil {
 		return err
 	}
 	return writeSums(tmp)
@@ -299,7 +299,7 @@ func (r *run) findCheckpoint() error {
 			broken = append(broken, fmt.Errorf("%s: %w", name, err))
 			continue
 		}
-		if err := compareConfigs(dir, config, r.cfg.public()); err != nil {
+		if err := compareConfigs(dir, config, r.cfg.Redacted()); err != nil {
 			return err
 		}
 		if best := filepath.Join(r.outputDir, bestModelDir); state.Training.BestEpoch > 0 {

@@ -342,9 +342,10 @@ func (c Config) clone() Config {
 	return c
 }
 
-// public returns the configuration without secrets: what may be stored with the
+// Redacted returns the configuration without secrets (a user and password in
+// mlflow.tracking_uri): what may be logged and stored with the
 // run and the model.
-func (c Config) public() Config {
+func (c Config) Redacted() Config {
 	if u, err := url.Parse(c.MLflow.TrackingURI); err == nil && u.User != nil {
 		u.User = nil
 		c.MLflow.TrackingURI = u.String()

@@ -236,7 +236,7 @@ func (r *run) startTracking(ctx context.Context) error {
 		return trackingError("start the run", err)
 	}
 	r.tracked = tracked
-	if err := tracked.LogArtifact(ctx, configArtifact, bytes.NewReader(r.cfg.public().YAML())); err != nil {
+	if err := tracked.LogArtifact(ctx, configArtifact, bytes.NewReader(r.cfg.Redacted().YAML())); err != nil {
 		return trackingError("store "+configArtifact, err)
 	}
 	r.log.Info("tracking", "run_id", tracked.ID())
@@ -569,7 +569,7 @@ func (r *run) saveBest(ctx context.Context) error {
 		if err := r.tokenizer.SaveTo(tmp); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(tmp, configFile), r.cfg.public().YAML(), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(tmp, configFile), r.cfg.Redacted().YAML(), 0o644); err != nil {
 			return err
 		}
 		if err := os.WriteFile(filepath.Join(tmp, "README.md"), r.card(), 0o644); err != nil {

@@ -138,7 +138,7 @@ func train(ctx context.Context, job *hydra.Job, resumeDir string) (err error) {
 	if err != nil {
 		return err
 	}
-	log.Info("configuration:\n" + string(config.YAML()))
+	log.Info("configuration:\n" + string(config.Redacted().YAML()))
 	result, err := trainer.Run(ctx)
 	if interrupted := (*criteria.InterruptedError)(nil); errors.As(err, &interrupted) {
 		log.Warn(err.Error())

@@ -336,7 +336,7 @@ func deleteValue(root *node, o *override, want any, env *environment) error {
 	if parent.kind == sequenceNode {
 		return errorf(KindType, "list indices must be integers or slices, not str")
 	}
-	if parent.object != nil {
+	if parent.object != nil && parent != root {
 		return parent.fail(KindConfigType, last, "%s (DictConfig) does not support deletion", parent.object.name)
 	}
 	child := parent.child(last)
