@@ -233,6 +233,9 @@ func (n *node) assignSpecial(value any) error {
 		}
 	}
 	if value == nil && n.declared != nil && !n.declared.optional {
+		if n.parent != nil && n.parent.kind == sequenceNode {
+			return errorf(KindValidation, "%s is not optional and cannot be assigned None", n.fullKey())
+		}
 		return errorf(KindValidation, "field '%s' is not Optional", n.fullKey())
 	}
 	n.clear(scalarNode)

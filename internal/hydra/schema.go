@@ -48,6 +48,16 @@ type enumValue struct {
 	name   string
 }
 
+// number returns the value behind the name.
+func (e enumValue) number() int64 {
+	for _, m := range e.schema.members {
+		if m.name == e.name {
+			return m.value
+		}
+	}
+	return 0
+}
+
 // isContainer tells whether nodes of the type hold other nodes.
 func (s *schema) isContainer() bool {
 	return s != nil && (s.kind == structSchema || s.kind == listSchema || s.kind == dictSchema)

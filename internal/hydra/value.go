@@ -228,8 +228,11 @@ func pyType(v any) string {
 
 // pyStr is Python's str(v).
 func pyStr(v any) string {
-	if s, ok := v.(string); ok {
-		return s
+	switch v := v.(type) {
+	case string:
+		return v
+	case enumValue:
+		return v.schema.name + "." + v.name
 	}
 	return pyRepr(v)
 }
@@ -255,7 +258,7 @@ func pyRepr(v any) string {
 	case []byte:
 		return "b" + strRepr(string(v))
 	case enumValue:
-		return v.schema.name + "." + v.name
+		return fmt.Sprintf("<%s.%s: %d>", v.schema.name, v.name, v.number())
 	case quotedString:
 		return strRepr(v.text)
 	case []any:
