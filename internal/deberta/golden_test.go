@@ -7,12 +7,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/golden/tensors"
 	"github.com/criteria-go/criteria/internal/graph"
 	"github.com/criteria-go/criteria/internal/ort"
 )
@@ -52,63 +51,11 @@ func TestGoldenBuckets(t *testing.T) {
 	}
 }
 
-// goldenCase is one forward and backward pass computed by transformers.
-type goldenCase struct {
-	t    *testing.T
-	file *checkpoint.File
-}
-
-func openCase(t *testing.T, path string) goldenCase {
-	t.Helper()
-	f, err := checkpoint.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	return goldenCase{t, f}
-}
-
-func (c goldenCase) shape(name string) []int {
-	c.t.Helper()
-	info, ok := c.file.Info(name)
-	if !ok {
-		c.t.Fatalf("no %s in %s", name, c.file.Path())
-	}
-	var shape []int
-	for _, d := range info.Shape {
-		shape = append(shape, int(d))
-	}
-	return shape
-}
-
-func (c goldenCase) floats(name string) []float32 {
-	c.t.Helper()
-	x := make([]float32, Param{Shape: c.shape(name)}.Size())
-	if err := c.file.ReadFloat32(name, x); err != nil {
-		c.t.Fatal(err)
-	}
-	return x
-}
-
-func (c goldenCase) ints(name string) []int64 {
-	c.t.Helper()
-	x := make([]int64, Param{Shape: c.shape(name)}.Size())
-	if err := c.file.ReadInt64(name, x); err != nil {
-		c.t.Fatal(err)
-	}
-	return x
-}
-
-func (c goldenCase) head() Head {
-	c.t.Helper()
-	m := c.file.Metadata()
-	h := Head{Pooling: m["pooling"], Activation: m["activation"]}
-	layers, err := strconv.Atoi(m["num_layers"])
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for k := range layers {
-		h.HiddenDims = append(h.HiddenDims, c.shape(fmt.Sprintf("head.%d.weight", k))[0])
+// headOf returns the head of a golden case.
+func headOf(c tensors.File) Head {
+	h := Head{Pooling: c.Metadata("pooling"), Activation: c.Metadata("activation")}
+	for k := range int(c.Number("num_layers")) {
+		h.HiddenDims = append(h.HiddenDims, c.Shape(fmt.Sprintf("head.%d.weight", k))[0])
 	}
 	return h
 }
@@ -133,21 +80,21 @@ func TestGoldenForward(t *testing.T) {
 	config.HiddenDropout, config.AttentionDropout = 0, 0 // the cases are without dropout
 	for _, path := range golden.Glob(t, "model/forward/case??.safetensors") {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".safetensors"), func(t *testing.T) {
-			c := openCase(t, path)
-			weights := openCase(t, dir)
-			model := Model{config, c.head()}
-			shape := c.shape("input_ids")
+			c := tensors.Open(t, path)
+			weights := tensors.Open(t, dir)
+			model := Model{config, headOf(c)}
+			shape := c.Shape("input_ids")
 			rows, length := shape[0], shape[1]
 
 			for name, kernels := range map[string]graph.Kernels{"gradients": nil, "gradients with kernels": kernels(rt)} {
 				t.Run(name, func(t *testing.T) {
-					c.t, weights.t = t, t
+					c, weights := c.For(t), weights.For(t)
 					g := model.Training(rows, length, kernels, func(p float64) float64 { return 1 / (1 - p) })
 					compareGradients(t, c, model, runGraph(t, rt, g.Graph, c, weights))
 				})
 			}
 			t.Run("states", func(t *testing.T) {
-				c.t, weights.t = t, t
+				c, weights := c.For(t), weights.For(t)
 				b := model.newBuilder("states", rows, length, nil, nil)
 				b.allRows = true
 				loss, logits := b.classify()
@@ -156,11 +103,11 @@ func TestGoldenForward(t *testing.T) {
 				b.g.Output("pooled", b.pooled)
 				b.g.Output("hidden", b.hidden)
 				got := runGraph(t, rt, b.g, c, weights)
-				near(t, "pooled", got["pooled"], c.floats("pooled"), 1e-5)
-				near(t, "logits", got[Logits], c.floats("logits"), 1e-5)
+				near(t, "pooled", got["pooled"], c.Floats("pooled"), 1e-5)
+				near(t, "logits", got[Logits], c.Floats("logits"), 1e-5)
 				// Rows of padding are nobody's input, and differ.
-				hidden, want := got["hidden"], c.floats("hidden")
-				for i, token := range c.ints("attention_mask") {
+				hidden, want := got["hidden"], c.Floats("hidden")
+				for i, token := range c.Ints("attention_mask") {
 					if d := config.HiddenSize; token == 0 {
 						copy(hidden[i*d:][:d], want[i*d:][:d])
 					}
@@ -198,11 +145,11 @@ func near(t *testing.T, what string, got, want []float32, tolerance float64) {
 	}
 }
 
-func compareGradients(t *testing.T, c goldenCase, model Model, got map[string][]float32) {
-	if want := c.floats("loss")[0]; math.Abs(float64(got[Loss][0]-want)) > 1e-5 {
+func compareGradients(t *testing.T, c tensors.File, model Model, got map[string][]float32) {
+	if want := c.Floats("loss")[0]; math.Abs(float64(got[Loss][0]-want)) > 1e-5 {
 		t.Errorf("loss is %v, want %v", got[Loss][0], want)
 	}
-	near(t, "logits", got[Logits], c.floats("logits"), 1e-5)
+	near(t, "logits", got[Logits], c.Floats("logits"), 1e-5)
 	compared := 0
 	for _, p := range model.Params() {
 		g := got[GradientOf(p.Name)]
@@ -210,7 +157,7 @@ func compareGradients(t *testing.T, c goldenCase, model Model, got map[string][]
 		if p.Name == WordEmbeddings {
 			d := model.Config.HiddenSize
 			dense := make([]float32, p.Size())
-			for i, id := range c.ints("input_ids") {
+			for i, id := range c.Ints("input_ids") {
 				if id == 0 {
 					continue // padding_idx
 				}
@@ -219,13 +166,13 @@ func compareGradients(t *testing.T, c goldenCase, model Model, got map[string][]
 				}
 			}
 			want := make([]float32, p.Size())
-			rows := c.floats("grad.word_embeddings.rows")
-			for i, id := range c.ints("grad.word_embeddings.ids") {
+			rows := c.Floats("grad.word_embeddings.rows")
+			for i, id := range c.Ints("grad.word_embeddings.ids") {
 				copy(want[int(id)*d:][:d], rows[i*d:][:d])
 			}
 			near(t, p.Name, dense, want, 1e-4)
 		} else {
-			near(t, p.Name, g, c.floats(key), 1e-4)
+			near(t, p.Name, g, c.Floats(key), 1e-4)
 		}
 		compared++
 	}
@@ -235,7 +182,7 @@ func compareGradients(t *testing.T, c goldenCase, model Model, got map[string][]
 }
 
 // runGraph runs a graph once on the inputs of a case and returns its outputs.
-func runGraph(t *testing.T, rt *ort.Runtime, g *graph.Graph, c, weights goldenCase) map[string][]float32 {
+func runGraph(t *testing.T, rt *ort.Runtime, g *graph.Graph, c, weights tensors.File) map[string][]float32 {
 	t.Helper()
 	session, err := rt.NewSession(g.Encode(), ort.SessionOptions{Threads: 1})
 	if err != nil {
@@ -250,10 +197,10 @@ func runGraph(t *testing.T, rt *ort.Runtime, g *graph.Graph, c, weights goldenCa
 		x := tensor(t, v)
 		switch v.Name {
 		case InputIDs, AttentionMask, Labels:
-			copy(x.Int64(), c.ints(v.Name))
+			copy(x.Int64(), c.Ints(v.Name))
 		case SampleWeights:
-			class := c.floats("class_weights")
-			for i, y := range c.ints("labels") {
+			class := c.Floats("class_weights")
+			for i, y := range c.Ints("labels") {
 				x.Float32()[i] = class[y]
 			}
 		case LossScale:
@@ -263,7 +210,7 @@ func runGraph(t *testing.T, rt *ort.Runtime, g *graph.Graph, c, weights goldenCa
 			if strings.HasPrefix(v.Name, "head.") {
 				from = c
 			}
-			copy(x.Float32(), from.floats(v.Name))
+			copy(x.Float32(), from.Floats(v.Name))
 		}
 		if err := binding.BindInput(v.Name, x); err != nil {
 			t.Fatal(err)

@@ -17,67 +17,8 @@ import (
 	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/golden/tensors"
 )
-
-type tensors struct {
-	t    testing.TB
-	file *checkpoint.File
-}
-
-func openTensors(t testing.TB, path string) tensors {
-	t.Helper()
-	f, err := checkpoint.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	return tensors{t, f}
-}
-
-func (f tensors) shape(name string) []int64 {
-	f.t.Helper()
-	info, ok := f.file.Info(name)
-	if !ok {
-		f.t.Fatalf("no %s in %s", name, f.file.Path())
-	}
-	return info.Shape
-}
-
-func (f tensors) floats(name string) []float32 {
-	f.t.Helper()
-	n := int64(1)
-	for _, d := range f.shape(name) {
-		n *= d
-	}
-	x := make([]float32, n)
-	if err := f.file.ReadFloat32(name, x); err != nil {
-		f.t.Fatal(err)
-	}
-	return x
-}
-
-func (f tensors) ints(name string) []int64 {
-	f.t.Helper()
-	n := int64(1)
-	for _, d := range f.shape(name) {
-		n *= d
-	}
-	x := make([]int64, n)
-	if err := f.file.ReadInt64(name, x); err != nil {
-		f.t.Fatal(err)
-	}
-	return x
-}
-
-func (f tensors) number(key string) float64 {
-	f.t.Helper()
-	text := f.file.Metadata()[key]
-	x, err := strconv.ParseFloat(text, 64)
-	if err != nil {
-		f.t.Fatalf("%s: metadata %s is %q", f.file.Path(), key, text)
-	}
-	return x
-}
 
 func tinyDir(t testing.TB) string { return filepath.Join(golden.Dir(t), "model", "tiny-deberta") }
 
@@ -113,22 +54,21 @@ func setParam(t testing.TB, e *Engine, name string, x []float32) {
 // the fused ones.
 func TestGoldenTrajectory(t *testing.T) {
 	folder := filepath.Join(golden.Dir(t), "model", "train")
-	data := openTensors(t, filepath.Join(folder, "data.safetensors"))
-	meta := data.file.Metadata()
-	head := deberta.Head{Pooling: meta["pooling"], Activation: meta["activation"]}
-	for k := range int(data.number("num_layers")) {
-		head.HiddenDims = append(head.HiddenDims, int(data.shape(fmt.Sprintf("head.%d.weight", k))[0]))
+	data := tensors.Open(t, filepath.Join(folder, "data.safetensors"))
+	head := deberta.Head{Pooling: data.Metadata("pooling"), Activation: data.Metadata("activation")}
+	for k := range int(data.Number("num_layers")) {
+		head.HiddenDims = append(head.HiddenDims, data.Shape(fmt.Sprintf("head.%d.weight", k))[0])
 	}
 	var batches []Batch
-	class := data.floats("class_weights")
+	class := data.Floats("class_weights")
 	for i := 0; ; i++ {
 		prefix := fmt.Sprintf("mb%02d.", i)
-		if _, ok := data.file.Info(prefix + "input_ids"); !ok {
+		if !data.Has(prefix + "input_ids") {
 			break
 		}
-		shape := data.shape(prefix + "input_ids")
-		b := Batch{Rows: int(shape[0]), Length: int(shape[1]), InputIDs: data.ints(prefix + "input_ids"),
-			AttentionMask: data.ints(prefix + "attention_mask"), Labels: data.ints(prefix + "labels")}
+		shape := data.Shape(prefix + "input_ids")
+		b := Batch{Rows: shape[0], Length: shape[1], InputIDs: data.Ints(prefix + "input_ids"),
+			AttentionMask: data.Ints(prefix + "attention_mask"), Labels: data.Ints(prefix + "labels")}
 		for _, y := range b.Labels {
 			b.SampleWeights = append(b.SampleWeights, class[y])
 		}
@@ -138,14 +78,14 @@ func TestGoldenTrajectory(t *testing.T) {
 	for _, path := range golden.Glob(t, "model/train/run_*.safetensors") {
 		for _, name := range []string{adamW, adamWFused} {
 			t.Run(strings.TrimSuffix(filepath.Base(path), ".safetensors")+"/"+name, func(t *testing.T) {
-				run := openTensors(t, path)
-				clip, err := strconv.ParseFloat(run.file.Metadata()["clip"], 64)
+				run := tensors.Open(t, path)
+				clip, err := strconv.ParseFloat(run.Metadata("clip"), 64)
 				if err != nil {
 					clip = 0 // "None"
 				}
-				accumulation := int(run.number("accum"))
+				accumulation := int(run.Number("accum"))
 				e := openEngine(t, Spec{Dir: tinyDir(t), Head: head, Threads: 2, Training: &Training{
-					Optimizer: name, WeightDecay: run.number("weight_decay"), DecayAll: run.file.Metadata()["decay"] == "all",
+					Optimizer: name, WeightDecay: run.Number("weight_decay"), DecayAll: run.Metadata("decay") == "all",
 					MaxGradNorm: clip, Accumulation: accumulation,
 				}}, false)
 				if name == adamW {
@@ -153,8 +93,7 @@ func TestGoldenTrajectory(t *testing.T) {
 				}
 				for _, p := range e.layout.params {
 					if p.IsHead() {
-						data.t = t
-						setParam(t, e, p.Name, data.floats(p.Name))
+						setParam(t, e, p.Name, data.For(t).Floats(p.Name))
 					}
 				}
 				compareTrajectory(t, e, run, batches, accumulation)
@@ -163,9 +102,9 @@ func TestGoldenTrajectory(t *testing.T) {
 	}
 }
 
-func compareTrajectory(t *testing.T, e *Engine, run tensors, batches []Batch, accumulation int) {
+func compareTrajectory(t *testing.T, e *Engine, run tensors.File, batches []Batch, accumulation int) {
 	ctx := context.Background()
-	rates, losses, norms := run.floats("lr"), run.floats("loss"), run.floats("grad_norm")
+	rates, losses, norms := run.Floats("lr"), run.Floats("loss"), run.Floats("grad_norm")
 	micro := 0
 	for step, rate := range rates {
 		var loss float64
@@ -189,7 +128,7 @@ func compareTrajectory(t *testing.T, e *Engine, run tensors, batches []Batch, ac
 		}
 	}
 	for i, p := range e.layout.params {
-		want := run.floats("final." + strings.TrimPrefix(p.Name, "deberta."))
+		want := run.Floats("final." + strings.TrimPrefix(p.Name, "deberta."))
 		got := e.layout.slice(e.params.Float32(), i)
 		worst := 0.0
 		for j := range want {
@@ -229,10 +168,10 @@ func TestGoldenSavedKeys(t *testing.T) {
 	if err := e.SaveModel(context.Background(), dir); err != nil {
 		t.Fatal(err)
 	}
-	saved := openTensors(t, filepath.Join(dir, weightsFile))
+	saved := tensors.Open(t, filepath.Join(dir, weightsFile))
 	got, params := map[string][]int64{}, 0
-	for _, name := range saved.file.Names() {
-		info, _ := saved.file.Info(name)
+	for _, name := range saved.Names() {
+		info := saved.Info(name)
 		if info.DType != checkpoint.F32 {
 			t.Errorf("%s has type %s, want F32", name, info.DType)
 		}
