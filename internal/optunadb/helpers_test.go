@@ -51,7 +51,7 @@ var databases = map[string]func(t *testing.T) string{
 	"MySQL": func(t *testing.T) string {
 		base := os.Getenv(envMySQL)
 		if base == "" {
-			t.Skipf("%s is not set; this tests with a MySQL server", envMySQL)
+			missing(t, envMySQL, "a MySQL or MariaDB server")
 		}
 		to, err := parse(base)
 		if err != nil {
