@@ -57,7 +57,7 @@ peers: ## compare with PyTorch and transformers (downloads 3 GB once)
 	@$(call native,mlflow peer) $(GO) run ./internal/cmd/gotest -v -some -- -count=1 -timeout 2h -tags peer -run '^TestPeer' ./...
 
 peer-bench: ## compare the speed and memory of a training step with PyTorch's
-	@$(call native,peer) $(GO) test -tags peer -run '^$$' -bench '^BenchmarkPeer' -timeout 2h ./...
+	@$(call native,peer) $(GO) test -tags peer -run '^$$' -bench '^BenchmarkPeer' -benchtime 10x -timeout 2h ./internal/engine
 
 deps: ## provide the native parts and say where they are
 	@$(DEPS)
