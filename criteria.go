@@ -44,7 +44,7 @@ type Engine interface {
 // ModelSpec says which model an [Engine] opens.
 type ModelSpec struct {
 	Dir      string        // folder with config.json and weights (never a hub id)
-	Head     HeadConfig    // ignored if Dir holds a trained head
+	Head     HeadConfig    // to train; for inference it is the one in Dir that counts
 	Training *TrainingSpec // nil: inference only
 	Threads  int           // 0: one per physical core
 }

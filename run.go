@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
+	"github.com/criteria-go/criteria/internal/data"
 	"github.com/criteria-go/criteria/internal/hub"
 	"github.com/criteria-go/criteria/internal/optim"
 )
@@ -190,18 +191,8 @@ func (r *run) readData(ctx context.Context) error {
 		n := s.counts()
 		r.log.Info("split "+string(s.phase), "pairs", len(s.examples), "class_0", n[0], "class_1", n[1])
 	}
-	r.classWeights = balancedWeights(r.data.splits()[0].counts())
+	r.classWeights = data.ClassWeights(r.data.splits()[0].counts())
 	return nil
-}
-
-// balancedWeights are the weights of the classes in the loss, n/(2·n_c): both
-// classes count the same, however rare one is.
-func balancedWeights(counts [2]int) [2]float32 {
-	var w [2]float32
-	for c, n := range counts {
-		w[c] = float32(float64(counts[0]+counts[1]) / float64(2*max(1, n)))
-	}
-	return w
 }
 
 // startTracking comes before anything that takes long: a store that cannot be

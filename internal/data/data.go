@@ -85,13 +85,14 @@ func ClassCounts(examples []Example) [2]int {
 	return n
 }
 
-// ClassWeights returns the weight of each class in the loss, n/(2·n_c) with n
-// examples of which n_c are of class c ("balanced" weights; King and Zeng,
-// 2001). A class without examples counts as one.
-func ClassWeights(examples []Example) [2]float64 {
-	var w [2]float64
-	for c, n := range ClassCounts(examples) {
-		w[c] = float64(len(examples)) / float64(2*max(1, n))
+// ClassWeights returns the weight of each class in the loss, n/(2·n_c) for n
+// examples of which n_c are of class c: both classes count the same, however
+// rare one is ("balanced" weights; King and Zeng, 2001). counts is as from
+// [ClassCounts]; a class without examples counts as one.
+func ClassWeights(counts [2]int) [2]float32 {
+	var w [2]float32
+	for c, n := range counts {
+		w[c] = float32(float64(counts[0]+counts[1]) / float64(2*max(1, n)))
 	}
 	return w
 }

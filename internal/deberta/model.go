@@ -3,7 +3,6 @@ package deberta
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/criteria-go/criteria/internal/graph"
 )
@@ -52,8 +51,9 @@ func (m Model) Evaluation(rows, length int, kernels graph.Kernels) *Graph {
 }
 
 // Training returns the graph batch + masks + parameters → loss, logits and the
-// gradient of every parameter. drop is called for the scale of each dropout
-// probability: 1/(1−p) for the p that the mask generator really has.
+// gradient of every parameter. scale returns what dropout with probability p
+// multiplies the kept elements by: 1/(1−p) for the p that the mask generator
+// really has.
 func (m Model) Training(rows, length int, kernels graph.Kernels, scale func(p float64) float64) *Graph {
 	b := m.newBuilder("training_model", rows, length, kernels, scale)
 	lossScale := b.g.Input(LossScale, graph.Float32)
@@ -343,13 +343,4 @@ func (b *builder) crossEntropy(logits *graph.Value) *graph.Value {
 	// The bound keeps a batch without labels at 0 instead of 0/0.
 	total := g.Max(g.ReduceSum(weights, false, 0), g.Scalar(1e-30))
 	return g.Div(g.ReduceSum(g.Mul(nll, weights), false, 0), total)
-}
-
-// ParamNames lists the names of the parameters in the order of Params.
-func (m Model) ParamNames() []string {
-	names := make([]string, 0)
-	for _, p := range m.Params() {
-		names = append(names, p.Name)
-	}
-	return slices.Clip(names)
 }
