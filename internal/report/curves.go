@@ -58,19 +58,8 @@ func TrainingCurves(title string, epochs []Epoch, best int) ([]byte, error) {
 }
 
 func curves(name string, train, val plotter.XYs, best int) (*plot.Plot, error) {
-	p := plot.New()
-	p.BackgroundColor = nil
-	p.Y.Label.Text = name
-	p.X.Label.Text = "epoch"
-	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
-		axis.Label.TextStyle.Color, axis.Label.TextStyle.Font.Variant, axis.Label.TextStyle.Font.Size = ink, "Sans", 11
-		axis.Tick.Label.Color, axis.Tick.Label.Font.Variant, axis.Tick.Label.Font.Size = faint, "Sans", 9
-		axis.LineStyle.Color, axis.Tick.LineStyle.Color = faint, faint
-	}
-	p.X.Tick.Marker = wholeTicks{}
-	lines := plotter.NewGrid()
-	lines.Vertical.Color, lines.Horizontal.Color = nil, grid
-	p.Add(lines)
+	p := axes("epoch", name)
+	p.X.Tick.Marker = wholeTicks{from: 1}
 	for _, s := range []struct {
 		name   string
 		points plotter.XYs
@@ -113,14 +102,31 @@ func curves(name string, train, val plotter.XYs, best int) (*plot.Plot, error) {
 	return p, nil
 }
 
-// wholeTicks marks whole numbers only: there is no epoch 1.5.
-type wholeTicks struct{}
+// axes returns an empty plot in the look of all pictures.
+func axes(x, y string) *plot.Plot {
+	p := plot.New()
+	p.BackgroundColor = nil
+	p.X.Label.Text, p.Y.Label.Text = x, y
+	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
+		axis.Label.TextStyle.Color, axis.Label.TextStyle.Font.Variant, axis.Label.TextStyle.Font.Size = ink, "Sans", 11
+		axis.Tick.Label.Color, axis.Tick.Label.Font.Variant, axis.Tick.Label.Font.Size = faint, "Sans", 9
+		axis.LineStyle.Color, axis.Tick.LineStyle.Color = faint, faint
+	}
+	lines := plotter.NewGrid()
+	lines.Vertical.Color, lines.Horizontal.Color = nil, grid
+	p.Add(lines)
+	return p
+}
 
-func (wholeTicks) Ticks(min, max float64) []plot.Tick {
-	step := math.Max(1, math.Ceil((max-min)/8))
+// wholeTicks marks whole numbers only, from a least one on: there is no epoch
+// 1.5.
+type wholeTicks struct{ from float64 }
+
+func (w wholeTicks) Ticks(min, max float64) []plot.Tick {
+	step := wholeStep((max - min) / 8)
 	var ticks []plot.Tick
-	for x := math.Ceil(min); x <= max; x += step {
-		if x >= 1 {
+	for x := math.Ceil(min/step) * step; x <= max; x += step {
+		if x >= w.from {
 			ticks = append(ticks, plot.Tick{Value: x, Label: strconv.Itoa(int(x))})
 		}
 	}

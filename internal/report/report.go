@@ -1,6 +1,8 @@
-// Package report draws the pictures of a run: the confusion matrix and the
-// curves of loss and scores over the epochs. All functions return PNG files of
-// 1200 pixels width, the same bytes for the same numbers.
+// Package report draws the pictures of a run, its confusion matrix and its curves
+// of loss and scores over the epochs, and those of a search for hyperparameters:
+// its history, the importances of the parameters, and what values they led to.
+// All functions return PNG files of 1200 pixels width, the same bytes for the
+// same numbers.
 package report
 
 import (
