@@ -2,6 +2,7 @@ package criteria_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/criteria-go/criteria"
 	"github.com/criteria-go/criteria/internal/fakes"
+	"github.com/criteria-go/criteria/internal/mlflow"
 )
 
 // smallBench trains 3 epochs of 5 micro-batches in updates of 2, 2 and 1.
@@ -350,6 +352,100 @@ type newRuns struct{ *fakes.Tracker }
 func (n newRuns) Start(ctx context.Context, info criteria.RunInfo) (criteria.TrackedRun, error) {
 	info.ResumeRunID = ""
 	return n.Tracker.Start(ctx, info)
+}
+
+// A run in MLflow that was interrupted is the one that goes on. If it was
+// deleted, or another store is used now, a new one is complete, says where it
+// comes from, and the old one stays as it is.
+func TestResumeInMLflow(t *testing.T) {
+	tracking := func(name string) (uri string, store mlflow.Store) {
+		dir := t.TempDir()
+		uri = "sqlite:///" + filepath.Join(dir, name)
+		store, err := mlflow.Open(t.Context(), uri, mlflow.Options{ArtifactRoot: filepath.Join(dir, "mlruns")})
+		if err == nil {
+			_, err = store.EnsureExperiment(t.Context(), "test") // so that it has a place for artifacts
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { store.Close() })
+		return uri, store
+	}
+	uri, store := tracking("mlflow.db")
+	otherURI, other := tracking("other.db")
+	using := func(b *bench, uri string, log *strings.Builder) []criteria.TrainerOption {
+		logger := slog.New(slog.NewTextHandler(log, nil))
+		tracker, err := criteria.NewMLflowTracker(uri, "test", criteria.WithSystemMetrics(0), criteria.WithTrackerLogger(logger))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []criteria.TrainerOption{criteria.WithTracker(tracker), criteria.WithOutputDir(b.dir), criteria.WithLogger(logger)}
+	}
+	whole := smallBench(t)
+	wantID := whole.run(t, using(whole, uri, new(strings.Builder))...).RunID
+	want := trackedRun(t, store, wantID)
+
+	for name, tc := range map[string]struct {
+		uri     string
+		store   mlflow.Store
+		prepare func(t *testing.T, id string)
+		same    bool // whether it is the same run that goes on
+	}{
+		"the same": {uri, store, func(*testing.T, string) {}, true},
+		"deleted": {uri, store, func(t *testing.T, id string) {
+			db, err := sql.Open("sqlite", strings.TrimPrefix(uri, "sqlite:///"))
+			if err == nil {
+				_, err = db.Exec("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = ?", id)
+			}
+			if err := errors.Join(err, db.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"another store": {otherURI, other, func(*testing.T, string) {}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := whole.again(t)
+			var log strings.Builder
+			var id string
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			hooks := criteria.WithHooks(criteria.Hooks{
+				Start: func(e criteria.StartEvent) { id = e.RunID },
+				Step: func(e criteria.StepEvent) {
+					if e.Epoch == 2 && e.Phase == criteria.PhaseTrain {
+						cancel()
+					}
+				},
+			})
+			if _, err := b.trainer(t, append(using(b, uri, &log), hooks)...).Run(ctx); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			old := trackedRun(t, store, id)
+			if old.Status != mlflow.Killed {
+				t.Errorf("status %s of the interrupted run, want KILLED", old.Status)
+			}
+			tc.prepare(t, id)
+			result := b.run(t, append(using(b, tc.uri, &log), criteria.WithResume(b.dir))...)
+			got := trackedRun(t, tc.store, result.RunID)
+			if tc.same != (result.RunID == id) {
+				t.Errorf("run %s, resumed as %s", id, result.RunID)
+			}
+			if !tc.same {
+				if got.Tags["resumed_from"] != id || !strings.Contains(log.String(), "a new run is recorded") {
+					t.Errorf("resumed_from = %q, want %s; log:\n%s", got.Tags["resumed_from"], id, &log)
+				}
+				if diff := cmp.Diff(old, trackedRun(t, store, id)); diff != "" {
+					t.Errorf("the interrupted run (-before +after):\n%s", diff)
+				}
+			}
+			ignore := cmp.Options{
+				cmpopts.IgnoreMapEntries(func(tag, _ string) bool { return tag == "resumed_from" || tag == "mlflow.runName" }),
+			}
+			if diff := cmp.Diff(want, got, ignore); diff != "" {
+				t.Errorf("(-uninterrupted +resumed):\n%s", diff)
+			}
+		})
+	}
 }
 
 func TestCheckpointIntervals(t *testing.T) {

@@ -40,6 +40,12 @@ const (
 // killed is marked as KILLED when the next one starts in the same output
 // directory.
 //
+// A training that is resumed goes on in the run in which it began: what its
+// process could not send any more is sent, its status is RUNNING again, and no
+// point is lost or there twice. If MLflow does not have that run any more,
+// because it was deleted or another store is used now, a new one takes its
+// place, with all metrics from the first epoch on and the tag resumed_from.
+//
 // The time, the user, the program and, every ten seconds, the load of the
 // machine are recorded too.
 type MLflowTracker struct {
@@ -138,25 +144,59 @@ func (t *MLflowTracker) Start(ctx context.Context, info RunInfo) (TrackedRun, er
 			return nil, errors.Join(fmt.Errorf("criteria: %w", err), t.release())
 		}
 	}
-	t.recoverRuns(ctx, dir, store)
-	started := info.Started
-	if started.IsZero() {
-		started = time.Now()
-	}
-	rec, err := mlflow.Start(ctx, store, mlflow.RunSpec{
-		ExperimentID: experiment, Name: info.Name, User: userName(t.getenv), Start: started, Tags: runTags(info),
-	}, mlflow.RecorderOptions{Dir: dir, Deferred: nested, Logger: t.log, Patience: t.patience})
+	opts := mlflow.RecorderOptions{Dir: dir, Deferred: nested, Logger: t.log, Patience: t.patience}
+	batch := mlflow.Batch{Params: sortedParams(info.Params)}
+	rec, err := t.resume(ctx, store, info.ResumeRunID, opts)
 	if err != nil {
 		return nil, errors.Join(err, t.release())
+	}
+	// Only after that: the journal of the run to go on with is none of an
+	// earlier one.
+	t.recoverRuns(ctx, dir, store)
+	if rec != nil {
+		batch.Tags = slices.DeleteFunc(runTags(info), func(tag mlflow.Tag) bool {
+			return tag.Key == mlflow.TagNote // which people edit
+		})
+	} else {
+		started := info.Started
+		if started.IsZero() {
+			started = time.Now()
+		}
+		rec, err = mlflow.Start(ctx, store, mlflow.RunSpec{
+			ExperimentID: experiment, Name: info.Name, User: userName(t.getenv), Start: started, Tags: runTags(info),
+		}, opts)
+		if err != nil {
+			return nil, errors.Join(err, t.release())
+		}
 	}
 	run := &mlflowRun{tracker: t, rec: rec, dir: dir, temporary: info.Dir == ""}
 	if !nested && t.sampling > 0 {
 		run.monitor(t.sampling)
 	}
-	if err := errors.Join(rec.Log(mlflow.Batch{Params: sortedParams(info.Params)}), rec.LogInputs(datasetInputs(info.Datasets))); err != nil {
+	if err := errors.Join(rec.Log(batch), rec.LogInputs(datasetInputs(info.Datasets))); err != nil {
 		return nil, errors.Join(err, run.End(ctx, RunFailed))
 	}
 	return run, nil
+}
+
+// resume goes on with the run of that ID. If there is none, or the store does
+// not have it any more, it returns nil: a new run is to be started.
+func (t *MLflowTracker) resume(ctx context.Context, store mlflow.Store, id string, opts mlflow.RecorderOptions) (*mlflow.Recorder, error) {
+	if id == "" {
+		return nil, nil
+	}
+	rec, err := mlflow.Resume(ctx, store, id, opts)
+	switch {
+	case err == nil:
+		t.log.Info("going on with the run in MLflow", "run_id", rec.RunID(), "tracking_uri", store.URI())
+	case errors.Is(err, mlflow.ErrRejected):
+		t.log.Warn("MLflow cannot go on with the run, it was deleted or is in another store: a new run is recorded",
+			"run_id", id, "tracking_uri", store.URI(), "error", err)
+		return nil, nil
+	case errors.Is(err, mlflow.ErrInUse):
+		return nil, fmt.Errorf("%w: wait for it or stop it; two trainings cannot share an output directory", err)
+	}
+	return rec, err
 }
 
 // acquire opens the store for the first of several runs.
@@ -350,7 +390,7 @@ func (r *mlflowRun) monitor(every time.Duration) {
 		sampler := mlflow.NewSystemSampler(ctx, r.dir)
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
-		for step := 0; ; step++ {
+		for step := r.rec.SystemStep(); ; step++ {
 			select {
 			case <-ctx.Done():
 				return

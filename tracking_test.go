@@ -352,6 +352,51 @@ func TestMLflowTrackerOrphan(t *testing.T) {
 	}
 }
 
+// TestMLflowTrackerResume: a run goes on under its ID, with its name, the note
+// that somebody wrote to it, and its system metrics.
+func TestMLflowTrackerResume(t *testing.T) {
+	tracker, _, _ := newTracker(t, WithSystemMetrics(100*time.Millisecond))
+	ctx := t.Context()
+	info := trainInfo(t.TempDir())
+	first, err := tracker.Start(ctx, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(350 * time.Millisecond) // for the load of the machine
+	if err := errors.Join(first.SetTags(ctx, map[string]string{"mlflow.note.content": "My notes."}), first.End(ctx, RunKilled)); err != nil {
+		t.Fatal(err)
+	}
+	s, before := readRun(t, "sqlite:///runs.db", first.ID())
+
+	info.ResumeRunID, info.Name, info.Tags["git.dirty"] = first.ID(), "another", "true"
+	second, err := tracker.Start(ctx, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tracker.Start(ctx, info); err == nil || !strings.Contains(err.Error(), "cannot share an output directory") {
+		t.Errorf("a second resumption at the same time: %v, want an error", err)
+	}
+	time.Sleep(350 * time.Millisecond)
+	if err := second.End(ctx, RunFinished); err != nil {
+		t.Fatal(err)
+	}
+	_, after := readRun(t, "sqlite:///runs.db", first.ID())
+	if after.ID != second.ID() || after.Name != before.Name || !after.Start.Equal(before.Start) || !after.End.After(before.End) ||
+		after.Tags["mlflow.note.content"] != "My notes." || after.Tags["git.dirty"] != "true" {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	const load = "system/system_memory_usage_percentage"
+	points, err := s.MetricHistory(ctx, first.ID(), load)
+	if err != nil || int64(len(points)) <= before.Metrics[load].Step+1 {
+		t.Fatalf("%d points, %v; want more than %d", len(points), err, before.Metrics[load].Step+1)
+	}
+	for i, p := range points {
+		if p.Step != int64(i) {
+			t.Errorf("point %d of %s has step %d", i, load, p.Step)
+		}
+	}
+}
+
 // TestMLflowTrackerJudged lets MLflow's own client look at a tracked training.
 func TestMLflowTrackerJudged(t *testing.T) {
 	mlflowtest.Python(t)

@@ -184,6 +184,11 @@ func (f *fakeServer) api(w http.ResponseWriter, r *http.Request, endpoint string
 			return err
 		}
 		return answer(map[string]any{"run_info": map[string]any{}})
+	case "POST runs/delete":
+		if _, err := s.db.ExecContext(ctx, "UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = ?", in.RunID); err != nil {
+			return err
+		}
+		return answer(map[string]any{})
 	case "GET runs/get":
 		run, err := s.Run(ctx, q.Get("run_id"))
 		if err != nil {

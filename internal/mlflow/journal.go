@@ -94,21 +94,33 @@ func (r *batchRecord) batch() Batch {
 	return b
 }
 
+// newSuffix ends the name of a journal that is not complete enough to be found.
+const newSuffix = ".new"
+
 // createJournal starts the journal of a run in the output directory dir.
 func createJournal(dir string, run runRecord) (*journal, error) {
 	folder := filepath.Join(dir, journalDir)
-	if err := os.MkdirAll(folder, 0o777); err != nil {
-		return nil, fmt.Errorf("mlflow: %w", err)
-	}
-	path := filepath.Join(folder, newID()+".jsonl")
-	// Locked before it has a name that others look for.
-	temp := strings.TrimSuffix(path, ".jsonl") + ".new"
-	j, err := lockJournal(temp, os.O_CREATE|os.O_EXCL)
-	if err != nil {
-		return nil, err
+	var path, temp string
+	var j *journal
+	for attempt := 0; ; attempt++ {
+		if err := os.MkdirAll(folder, 0o777); err != nil {
+			return nil, fmt.Errorf("mlflow: %w", err)
+		}
+		path = filepath.Join(folder, newID()+".jsonl")
+		// Locked before it has a name that others look for.
+		temp = strings.TrimSuffix(path, ".jsonl") + newSuffix
+		var err error
+		if j, err = lockJournal(temp, os.O_CREATE|os.O_EXCL); err == nil {
+			break
+		}
+		// Another process may just have removed the folder, which was empty, or
+		// swept what it took for rubbish.
+		if attempt == 9 || !errors.Is(err, errGone) && !errors.Is(err, errInUse) {
+			return nil, err
+		}
 	}
 	j.path = path
-	_, err = j.file.WriteAt(fmt.Appendf(nil, counterForm, 0), 0)
+	_, err := j.file.WriteAt(fmt.Appendf(nil, counterForm, 0), 0)
 	j.end, j.sent = counterSize, counterSize
 	if err == nil {
 		err = j.append(record{Run: &run})
@@ -359,11 +371,43 @@ func (j *journal) close() error { return errors.Join(j.file.Close(), j.lock.Clos
 // remove ends a journal all of which has arrived.
 func (j *journal) remove() error {
 	err := errors.Join(j.file.Close(), os.Remove(j.path), os.RemoveAll(j.files()), j.lock.Close())
-	// The last one takes the folder along; it is not empty if there are others.
-	if e := os.Remove(filepath.Dir(j.path)); e != nil && errors.Is(e, fs.ErrPermission) {
-		err = errors.Join(err, e)
+	return errors.Join(err, removeIfEmpty(filepath.Dir(j.path)))
+}
+
+// removeIfEmpty removes the folder of journals with the last one of them.
+func removeIfEmpty(folder string) error {
+	if err := os.Remove(folder); err != nil && errors.Is(err, fs.ErrPermission) {
+		return err
 	}
-	return err
+	return nil // it is gone, or there are others in it
+}
+
+// sweepJournals removes what processes left in an output directory that were
+// killed while they made or removed a journal.
+func sweepJournals(dir string) error {
+	folder := filepath.Join(dir, journalDir)
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		path := filepath.Join(folder, e.Name())
+		switch {
+		case e.IsDir(): // the artifacts of a journal
+			if _, err := os.Stat(path + ".jsonl"); errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, os.RemoveAll(path))
+			}
+		case strings.HasSuffix(path, newSuffix):
+			if j, err := lockJournal(path, 0); err == nil { // nobody is making it
+				errs = append(errs, os.Remove(path), j.close())
+			}
+		}
+	}
+	if err := errors.Join(append(errs, removeIfEmpty(folder))...); err != nil {
+		return fmt.Errorf("mlflow: tidy up: %w", err)
+	}
+	return nil
 }
 
 // journals lists the journals in an output directory.

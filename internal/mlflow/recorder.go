@@ -27,6 +27,8 @@ type Recorder struct {
 	opts    RecorderOptions
 	journal *journal
 	spec    runRecord
+	had     *had // what a resumed run has already; nil otherwise
+	resumed bool // the end of the run is not the end, because it goes on
 
 	run      atomic.Pointer[Run] // nil until the store has created it
 	pending  string              // what RunID says until then
@@ -87,29 +89,18 @@ func (e *RejectedError) Unwrap() []error { return e.Errors }
 // Start creates a run and returns its recorder. A store that is away is an
 // error, unless opts.Deferred is set. End must be called.
 func Start(ctx context.Context, store Store, spec RunSpec, opts RecorderOptions) (*Recorder, error) {
-	if opts.Patience == 0 {
-		opts.Patience = time.Minute
-	}
-	if opts.MaxPause == 0 {
-		opts.MaxPause = 30 * time.Second
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
 	spec, err := spec.prepare()
 	if err != nil {
 		return nil, err
 	}
-	r := &Recorder{
-		store: store, opts: opts, spec: runRecord{URI: store.URI(), Spec: spec},
-		notify: make(chan struct{}, 1), ending: make(chan struct{}), done: make(chan struct{}),
-	}
+	opts = opts.withDefaults()
+	r := newRecorder(store, spec, opts)
 	// The journal comes first: a run that is in the store must never be
 	// without something that will end it.
 	if r.journal, err = createJournal(opts.Dir, r.spec); err != nil {
 		return nil, err
 	}
-	r.pending = "pending-" + filepath.Base(r.journal.files())
+	r.pending = pendingID(r.journal.path)
 	run, err := store.CreateRun(ctx, spec)
 	switch {
 	case err == nil:
@@ -122,6 +113,26 @@ func Start(ctx context.Context, store Store, spec RunSpec, opts RecorderOptions)
 	}
 	r.begin()
 	return r, nil
+}
+
+func (o RecorderOptions) withDefaults() RecorderOptions {
+	if o.Patience == 0 {
+		o.Patience = time.Minute
+	}
+	if o.MaxPause == 0 {
+		o.MaxPause = 30 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func newRecorder(store Store, spec RunSpec, opts RecorderOptions) *Recorder {
+	return &Recorder{
+		store: store, opts: opts, spec: runRecord{URI: store.URI(), Spec: spec},
+		notify: make(chan struct{}, 1), ending: make(chan struct{}), done: make(chan struct{}),
+	}
 }
 
 func (r *Recorder) created(run Run) error {
@@ -161,7 +172,7 @@ func (r *Recorder) Log(b Batch) error {
 		return err
 	}
 	var records []record
-	for _, part := range b.split() {
+	for _, part := range r.had.without(b, r.opts.Logger).split() {
 		records = append(records, record{Batch: toBatchRecord(part)})
 	}
 	return r.append(records...)
@@ -484,6 +495,8 @@ func (r *Recorder) deliverLast(ctx context.Context, rec record) error {
 	switch {
 	case rec.Inputs != nil:
 		return r.store.LogInputs(ctx, run.ID, rec.Inputs)
+	case rec.End != nil && r.resumed:
+		return nil
 	case rec.End != nil:
 		return r.store.UpdateRun(ctx, run.ID, rec.End.Status, fromMillis(int64(rec.End.Time)))
 	case rec.Artifact != nil:
@@ -543,7 +556,7 @@ func Sync(ctx context.Context, dir string, open func(ctx context.Context, uri st
 			errs = append(errs, err)
 		}
 	}
-	return out, errors.Join(errs...)
+	return out, errors.Join(append(errs, sweepJournals(dir))...)
 }
 
 // ErrSkip tells [Sync] to leave the journals of a store alone.
