@@ -18,6 +18,8 @@ var (
 	ErrReused = errors.New("criteria: Run was called before; make a new Trainer for a new run")
 	// ErrClosed: the Classifier was closed.
 	ErrClosed = errors.New("criteria: the classifier is closed")
+	// ErrOverloaded: the Classifier has more to do than it was allowed to put off. See [OverloadError].
+	ErrOverloaded = errors.New("criteria: overloaded")
 	// ErrDiverged: the loss became NaN or infinite. See [DivergedError].
 	ErrDiverged = errors.New("criteria: training diverged")
 )
@@ -106,6 +108,21 @@ func (e *DataError) Error() string { return "criteria: data: " + e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *DataError) Unwrap() error { return e.Err }
+
+// OverloadError says how much was waiting when a call of [Classifier.Predict]
+// was refused. Nothing of the call was computed; it can be made again later. It
+// is [ErrOverloaded].
+type OverloadError struct {
+	Waiting int // pairs in the queue
+	Limit   int // of [WithMaxQueue]
+}
+
+func (e *OverloadError) Error() string {
+	return fmt.Sprintf("criteria: overloaded: %d pairs are waiting, and WithMaxQueue allows %d; try again later", e.Waiting, e.Limit)
+}
+
+// Is reports whether target is [ErrOverloaded].
+func (e *OverloadError) Is(target error) bool { return target == ErrOverloaded }
 
 // DivergedError says where training left the numbers. It is [ErrDiverged].
 type DivergedError struct {

@@ -2,30 +2,27 @@ package criteria
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
-	"os"
-	"path/filepath"
+	"math"
 	"sync"
-
-	"go.yaml.in/yaml/v3"
-
-	"github.com/criteria-go/criteria/internal/data"
 )
 
-// Classifier judges pairs with a trained model. It is safe for concurrent use.
+// Classifier judges pairs with a trained model. It is safe for concurrent use:
+// pairs of concurrent calls are computed together, so that many small calls cost
+// little more than a large one.
 type Classifier struct {
 	session   Session
 	tokenizer Tokenizer
 	config    TokenizerConfig
 	batchSize int
+	batcher   *batcher
+	rule      rule
 	closers   closers
 
 	mu      sync.Mutex
 	closed  bool
-	running sync.WaitGroup // Predict calls
+	running sync.WaitGroup // calls
 	once    sync.Once
 	err     error // of closing
 }
@@ -33,127 +30,88 @@ type Classifier struct {
 // Prediction is the answer for a [Pair].
 type Prediction struct {
 	Probability float64 // that the post shows the criterion
-	Label       bool    // whether that is the more probable answer
+	Label       bool    // whether that is above the threshold, which is 0.5 unless an option says otherwise
 	Truncated   bool    // whether the pair was longer than the model reads, and was cut
 }
 
-// Load opens the model in dir, a best_model folder. Close the classifier when
-// it is no longer needed.
-func Load(ctx context.Context, dir string, opts ...LoadOption) (_ *Classifier, err error) {
-	s := newSettings()
-	if err := applyAll(s, opts, LoadOption.applyLoad); err != nil {
-		return nil, err
+// begin counts a call in. Unless it returns an error, the caller must call
+// running.Done.
+func (c *Classifier) begin() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
 	}
-	c := &Classifier{tokenizer: s.tokenizer, batchSize: s.batchSize}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.closers.close())
-		}
-	}()
-	if c.config, err = readTokenizerConfig(dir); err != nil {
-		return nil, err
-	}
-	if c.tokenizer == nil {
-		if c.tokenizer, err = openTokenizer(dir, c.config, 0); err != nil {
-			return nil, err
-		}
-		c.closers.add(c.tokenizer.Close)
-	}
-	engine := s.engine
-	if engine == nil {
-		engine = ONNXRuntime("")
-	}
-	if c.session, err = engine.Open(ctx, ModelSpec{Dir: dir, Threads: s.threads}); err != nil {
-		return nil, openError(dir, err)
-	}
-	c.closers.add(c.session.Close)
-	s.log.Info("model loaded", "dir", dir, "device", describe(c.session).Device)
-	return c, nil
-}
-
-// readTokenizerConfig finds out how the texts were cut in training. A folder
-// that another program made has no record of it; then the defaults hold.
-func readTokenizerConfig(dir string) (TokenizerConfig, error) {
-	c := DefaultConfig()
-	path := filepath.Join(dir, configFile)
-	text, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if _, err := os.Stat(dir); err != nil {
-			return TokenizerConfig{}, fmt.Errorf("criteria: load: %w; give the best_model folder of a training", err)
-		}
-		return c.Model.Tokenizer, nil
-	case err != nil:
-		return TokenizerConfig{}, fmt.Errorf("criteria: load: %w", err)
-	}
-	// Not ParseConfig: keys that a newer version added do not matter here.
-	if err := yaml.Unmarshal(text, &c); err != nil {
-		return TokenizerConfig{}, fmt.Errorf("criteria: load %s: %w", path, err)
-	}
-	if err := c.Validate(); err != nil {
-		return TokenizerConfig{}, fmt.Errorf("criteria: load %s: %w", path, err)
-	}
-	return c.Model.Tokenizer, nil
+	c.running.Add(1)
+	return nil
 }
 
 // Predict judges the pairs, in order. Pairs of alike length are computed
-// together, so one call with many pairs is faster than many with one. When ctx
-// ends, it returns its cause after the batch at hand.
+// together, those of concurrent calls included.
+//
+// When ctx ends, Predict returns its cause at once, and other calls are not
+// disturbed. A call that finds too many pairs waiting is refused with an
+// [*OverloadError]; see [WithMaxQueue].
 func (c *Classifier) Predict(ctx context.Context, pairs []Pair) ([]Prediction, error) {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return nil, ErrClosed
+	if err := c.begin(); err != nil {
+		return nil, err
 	}
-	c.running.Add(1)
-	c.mu.Unlock()
 	defer c.running.Done()
+	return c.predict(ctx, pairs, false)
+}
 
+// predict judges pairs. If it is patient, it waits for room in the queue.
+func (c *Classifier) predict(ctx context.Context, pairs []Pair, patient bool) ([]Prediction, error) {
 	if len(pairs) == 0 {
 		return nil, nil
 	}
-	encodings, err := c.tokenizer.EncodePairs(ctx, pairs, c.config.MaxLength)
-	if err != nil {
-		return nil, fmt.Errorf("criteria: tokenize: %w", err)
+	if !patient {
+		if err := c.batcher.admit(); err != nil {
+			return nil, err
+		}
 	}
-	if encodings.Len() != len(pairs) {
-		return nil, fmt.Errorf("criteria: the tokenizer returned %d encodings for %d pairs", encodings.Len(), len(pairs))
+	encodings, err := c.encode(ctx, pairs)
+	if err != nil {
+		return nil, err
+	}
+	logits, err := c.batcher.evaluate(ctx, encodings, patient)
+	if err != nil {
+		return nil, predictError(err)
 	}
 	predictions := make([]Prediction, len(pairs))
-	for _, plan := range data.EvalBatches(lengths(encodings), c.batchSize, 1) {
-		rows := plan.Indices
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("criteria: predict: %w", context.Cause(ctx))
-		}
-		b := padded(encodings, rows, 0)
-		result, err := c.session.Evaluate(ctx, b)
-		if err != nil {
-			return nil, fmt.Errorf("criteria: predict: %w", err)
-		}
-		if len(result.Logits) != 2*len(rows) {
-			return nil, fmt.Errorf("criteria: the engine returned %d logits for %d pairs, want two for each", len(result.Logits), len(rows))
-		}
-		for i, row := range rows {
-			logits := result.Logits[2*i : 2*i+2]
-			predictions[row] = Prediction{
-				Probability: softmax1(logits), Label: argmax(logits) == 1, Truncated: encodings.Truncated[row],
-			}
-		}
+	for i := range predictions {
+		predictions[i] = c.rule.predict(logits[2*i:2*i+2], encodings.Truncated[i])
 	}
 	return predictions, nil
 }
 
-// chunksOfSeq is how many batches PredictSeq reads ahead, so that pairs of alike
-// length can be found among them.
-const chunksOfSeq = 8
+func (c *Classifier) encode(ctx context.Context, pairs []Pair) (Encodings, error) {
+	encodings, err := c.tokenizer.EncodePairs(ctx, pairs, c.config.MaxLength)
+	if err != nil {
+		return Encodings{}, fmt.Errorf("criteria: tokenize: %w", err)
+	}
+	if encodings.Len() != len(pairs) {
+		return Encodings{}, fmt.Errorf("criteria: the tokenizer returned %d encodings for %d pairs", encodings.Len(), len(pairs))
+	}
+	return encodings, nil
+}
+
+func predictError(err error) error {
+	if _, ok := err.(*OverloadError); ok {
+		return err
+	}
+	return fmt.Errorf("criteria: predict: %w", err)
+}
 
 // PredictSeq judges a stream of pairs and yields the predictions in order. It
-// reads ahead as many pairs as make eight batches. The first error ends it.
+// reads ahead as many pairs as make eight batches, so that pairs of alike length
+// can be found among them. Where Predict would refuse a call, it waits. The
+// first error ends it.
 func (c *Classifier) PredictSeq(ctx context.Context, pairs iter.Seq[Pair]) iter.Seq2[Prediction, error] {
 	return func(yield func(Prediction, error) bool) {
-		chunk := make([]Pair, 0, chunksOfSeq*c.batchSize)
+		chunk := make([]Pair, 0, windowBatches*c.batchSize)
 		flush := func() bool {
-			predictions, err := c.Predict(ctx, chunk)
+			predictions, err := c.predictChunk(ctx, chunk)
 			if err != nil {
 				yield(Prediction{}, err)
 				return false
@@ -178,13 +136,102 @@ func (c *Classifier) PredictSeq(ctx context.Context, pairs iter.Seq[Pair]) iter.
 	}
 }
 
-// Close waits for the calls of Predict that are running and frees the model.
-// After it Predict returns [ErrClosed]. It can be called more than once.
+func (c *Classifier) predictChunk(ctx context.Context, pairs []Pair) ([]Prediction, error) {
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
+	defer c.running.Done()
+	return c.predict(ctx, pairs, true)
+}
+
+// Warmup computes made-up pairs of every length that the model reads, so that
+// the first calls do not wait for graphs to be compiled and memory to be found.
+// See [WithWarmup].
+func (c *Classifier) Warmup(ctx context.Context) error {
+	if err := c.begin(); err != nil {
+		return err
+	}
+	defer c.running.Done()
+	warm := func(rows, length int) error {
+		e := Encodings{Offsets: []int{0}}
+		all := make([]int, rows)
+		for row := range rows {
+			all[row] = row
+			for range length {
+				e.IDs = append(e.IDs, 1)
+			}
+			e.Offsets = append(e.Offsets, len(e.IDs))
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("criteria: warm up: %w", context.Cause(ctx))
+		}
+		if _, err := c.session.Evaluate(ctx, padded(e, all, 0)); err != nil {
+			return fmt.Errorf("criteria: warm up with %d pairs of %d tokens: %w", rows, length, err)
+		}
+		return nil
+	}
+	// All lengths of a single pair, and all numbers of short pairs: every kind of
+	// product occurs, and the rest is soon learned. All shapes with each other
+	// would take minutes on a large model.
+	for length := min(lengthStep, c.config.MaxLength); ; length = min(length+lengthStep, c.config.MaxLength) {
+		if err := warm(1, length); err != nil {
+			return err
+		}
+		if length == c.config.MaxLength {
+			break
+		}
+	}
+	for rows := 2; ; rows = min(2*rows, c.batchSize) {
+		if rows > c.batchSize {
+			return nil
+		}
+		if err := warm(rows, min(lengthStep, c.config.MaxLength)); err != nil {
+			return err
+		}
+		if rows == c.batchSize {
+			return nil
+		}
+	}
+}
+
+// Stats counts what a [Classifier] has done since it was loaded.
+type Stats struct {
+	Waiting int    // pairs in the queue now
+	Pairs   uint64 // that were computed
+	Batches uint64 // in which they were: Pairs/Batches is the mean size
+	Refused uint64 // calls, with an [*OverloadError]
+}
+
+// Stats returns the counters, for example for a metrics exporter.
+func (c *Classifier) Stats() Stats { return c.batcher.snapshot() }
+
+// Threshold returns the probability above which a pair is labelled true.
+func (c *Classifier) Threshold() float64 { return c.rule.probability(c.rule.margin) }
+
+// Close waits for the calls that are running and frees the model. After it
+// every call returns [ErrClosed]. It can be called more than once.
 func (c *Classifier) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
 	c.running.Wait()
-	c.once.Do(func() { c.err = c.closers.close() })
+	c.once.Do(func() {
+		c.batcher.worker.Wait()
+		c.err = c.closers.close()
+	})
 	return c.err
 }
+
+// rule turns logits into an answer. The difference of the two logits, the
+// margin, is all that matters.
+type rule struct {
+	margin      float64 // above which the label is true
+	temperature float64 // by which margins are divided; 1 changes nothing
+}
+
+func (r rule) predict(logits []float32, truncated bool) Prediction {
+	margin := float64(logits[1]) - float64(logits[0])
+	return Prediction{Probability: r.probability(margin), Label: margin > r.margin, Truncated: truncated}
+}
+
+func (r rule) probability(margin float64) float64 { return 1 / (1 + math.Exp(-margin/r.temperature)) }

@@ -18,7 +18,7 @@ type TrainerOption interface {
 	applyTrainer(*settings) error
 }
 
-// LoadOption configures [Load].
+// LoadOption configures [Load] and [LoadFS].
 type LoadOption interface{ applyLoad(*settings) error }
 
 // Option is valid wherever options are taken.
@@ -55,6 +55,7 @@ type settings struct {
 
 	threads   int // of Load; a Trainer has it in its Config
 	batchSize int // of Load
+	serving   serving
 }
 
 func newSettings() *settings {
@@ -64,6 +65,7 @@ func newSettings() *settings {
 		log:       slog.New(slog.DiscardHandler),
 		now:       time.Now,
 		batchSize: 32,
+		serving:   serving{queue: defaultQueue, threshold: 0.5},
 	}
 }
 

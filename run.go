@@ -81,6 +81,7 @@ type run struct {
 	lastNorm  float64
 	stop      StopReason
 	testTally tally
+	valMargin margins // of the last evaluation of the validation split
 }
 
 func newRun(s *settings) *run {
@@ -530,6 +531,9 @@ func (r *run) hookStep(phase Phase, pairs, total int, loss float64) {
 // evaluate scores a split without dropout.
 func (r *run) evaluate(ctx context.Context, session Session, phase Phase, split *encodedSplit) (tally, error) {
 	var sum tally
+	if phase == PhaseVal {
+		r.valMargin = margins{}
+	}
 	pairs := 0
 	for _, rows := range split.evaluationBatches(r.cfg.Train.EvalBatchSize) {
 		if err := ctx.Err(); err != nil {
@@ -544,6 +548,9 @@ func (r *run) evaluate(ctx context.Context, session Session, phase Phase, split 
 			return tally{}, &DivergedError{Epoch: r.state.Epoch, Step: r.state.Step, Loss: result.Loss, LearningRate: r.lastRate}
 		}
 		sum.add(b, result)
+		if phase == PhaseVal {
+			r.valMargin.add(b, result)
+		}
 		pairs += len(rows)
 		r.hookStep(phase, pairs, split.len(), result.Loss)
 	}
@@ -553,11 +560,18 @@ func (r *run) evaluate(ctx context.Context, session Session, phase Phase, split 
 // saveBest replaces best_model/ by the current model, in one piece.
 func (r *run) saveBest(ctx context.Context) error {
 	dir := filepath.Join(r.outputDir, bestModelDir)
-	err := atomicfile.ReplaceDir(dir, func(tmp string) error {
+	decision, err := r.valMargin.decide(PhaseVal)
+	if err != nil {
+		return fmt.Errorf("criteria: choose the threshold: %w", err)
+	}
+	err = atomicfile.ReplaceDir(dir, func(tmp string) error {
 		if err := r.session.SaveModel(context.WithoutCancel(ctx), tmp); err != nil {
 			return err
 		}
 		if err := r.tokenizer.SaveTo(tmp); err != nil {
+			return err
+		}
+		if err := decision.write(tmp); err != nil {
 			return err
 		}
 		if err := os.WriteFile(filepath.Join(tmp, configFile), r.cfg.Redacted().YAML(), 0o644); err != nil {

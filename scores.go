@@ -1,8 +1,6 @@
 package criteria
 
 import (
-	"math"
-
 	"github.com/criteria-go/criteria/internal/metrics"
 )
 
@@ -59,11 +57,6 @@ func argmax(logits []float32) int {
 		return 1
 	}
 	return 0
-}
-
-// softmax1 is the probability of class 1.
-func softmax1(logits []float32) float64 {
-	return 1 / (1 + math.Exp(float64(logits[0])-float64(logits[1])))
 }
 
 // addTo adds the scores as metrics, under the names that the tracking contract

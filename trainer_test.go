@@ -157,7 +157,7 @@ func TestRunRecords(t *testing.T) {
 	result := b.run(t)
 
 	want := []string{
-		"best_model/README.md", "best_model/SHA256SUMS", "best_model/fake_model.json", "best_model/tokenizer.json", "best_model/training_config.yaml",
+		"best_model/README.md", "best_model/SHA256SUMS", "best_model/decision.json", "best_model/fake_model.json", "best_model/tokenizer.json", "best_model/training_config.yaml",
 		"classification_report.json", "confusion_matrix.png", "training_curves.png",
 	}
 	if diff := cmp.Diff(want, files(t, b.dir)); diff != "" {
@@ -569,7 +569,7 @@ func TestFullDiskKeepsTheLastModel(t *testing.T) {
 	if _, err := b.fail(t.Context(), t); !errors.Is(err, full) {
 		t.Errorf("error %v; want the cause", err)
 	}
-	want := []string{"best_model/README.md", "best_model/SHA256SUMS", "best_model/fake_model.json", "best_model/tokenizer.json", "best_model/training_config.yaml"}
+	want := []string{"best_model/README.md", "best_model/SHA256SUMS", "best_model/decision.json", "best_model/fake_model.json", "best_model/tokenizer.json", "best_model/training_config.yaml"}
 	if diff := cmp.Diff(want, files(t, b.dir)); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}

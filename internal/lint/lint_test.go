@@ -51,7 +51,7 @@ var rooms = map[string][]string{
 	"internal/study":             {},
 	"internal/token":             {"internal/atomicfile"},
 	"internal/cmd/...":           {"", "internal/..."},
-	"examples/...":               {"", "conf", "internal/hydra"},
+	"examples/...":               {"", "conf", "internal/hydra", "examples/serve/internal/httpapi"},
 }
 
 // testOnly are packages that only tests, and commands in internal/cmd, import.
@@ -73,6 +73,8 @@ var onlyIn = map[string][]string{
 	"github.com/c-bata/goptuna":       {"internal/study", "internal/optunadb"},
 	"modernc.org/sqlite":              {"internal/mlflow", "internal/optunadb"},
 	"gonum.org/v1/plot":               {"internal/report"},
+
+	"github.com/prometheus/client_golang": {"examples/serve/internal/httpapi"},
 }
 
 // withCgo are the packages that contain C.

@@ -1,0 +1,87 @@
+// Command serve answers questions about pairs over HTTP:
+//
+//	go run ./examples/serve outputs/DATE/TIME/best_model
+//	curl localhost:8080/v1/predict -d '{"post": "I lie awake all night.", "criterion": "Insomnia."}'
+//
+// docs/serving.md describes requests, answers, metrics and flags.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/criteria-go/criteria"
+	"github.com/criteria-go/criteria/examples/serve/internal/httpapi"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	err := run(ctx, os.Args[1:], os.Stderr)
+	stop()
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "serve:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
+	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	var (
+		limits  httpapi.Limits
+		addr    = flags.String("addr", "localhost:8080", "`address` to listen on")
+		threads = flags.Int("threads", 0, "threads that compute; 0: one per physical core")
+		batch   = flags.Int("max-batch", 32, "most pairs computed at once")
+		delay   = flags.Duration("max-delay", 0, "how long a pair waits for others while nothing is computed")
+		queue   = flags.Int("max-queue", 256, "waiting pairs from which on requests are refused with 429")
+		drain   = flags.Duration("drain", 0, "time between /readyz saying no and the end, for load balancers to notice")
+		tuned   = flags.Bool("tuned", false, "label by the threshold that was best on the validation split")
+		calib   = flags.Bool("calibrated", false, "answer calibrated probabilities")
+		uri     = flags.String("tracking-uri", "", "where MLflow is, for runs:/RUN_ID/model")
+	)
+	flags.Int64Var(&limits.Body, "max-body", 1<<20, "most bytes of a request")
+	flags.IntVar(&limits.Pairs, "max-pairs", 128, "most pairs of a request")
+	flags.IntVar(&limits.Text, "max-text", 64<<10, "most bytes of a text")
+	flags.DurationVar(&limits.Timeout, "timeout", 30*time.Second, "time for one request")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() != 1 {
+		return errors.New("want one argument after the flags: a best_model folder, or runs:/RUN_ID/model")
+	}
+	log := slog.New(slog.NewJSONHandler(stderr, nil))
+	options := []criteria.LoadOption{
+		criteria.WithLogger(log), criteria.WithThreads(*threads), criteria.WithBatchSize(*batch), criteria.WithMaxDelay(*delay),
+		criteria.WithMaxQueue(*queue), criteria.WithTrackingURI(*uri), criteria.WithWarmup(),
+	}
+	if *tuned {
+		options = append(options, criteria.WithTunedThreshold())
+	}
+	if *calib {
+		options = append(options, criteria.WithCalibration())
+	}
+	classifier, err := criteria.Load(ctx, flags.Arg(0), options...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, classifier.Close()) }()
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return err
+	}
+	log.Info("listening", "address", listener.Addr().String())
+	return httpapi.Serve(ctx, listener, httpapi.New(classifier, limits, log), *drain)
+}
