@@ -26,14 +26,11 @@ var mainLibraries = map[string]string{
 func lineageTags(ctx context.Context, d *Dataset) map[string]string {
 	tags := gitTags(ctx)
 	tags["version.go"] = strings.TrimPrefix(runtime.Version(), "go")
-	tags["version.criteria"] = "unknown"
+	tags["version.criteria"] = moduleVersion()
 	if info, ok := debug.ReadBuildInfo(); ok {
-		versions := map[string]string{info.Main.Path: info.Main.Version}
+		versions := map[string]string{}
 		for _, dep := range info.Deps {
 			versions[dep.Path] = dep.Version
-		}
-		if v := versions[modulePath]; v != "" {
-			tags["version.criteria"] = v
 		}
 		for name, path := range mainLibraries {
 			if v := versions[path]; v != "" {
@@ -45,6 +42,21 @@ func lineageTags(ctx context.Context, d *Dataset) map[string]string {
 		tags["data.hash."+file] = hash
 	}
 	return tags
+}
+
+// moduleVersion returns the version of this module in the program, "unknown" if
+// it was built without.
+func moduleVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {
+		if m.Path == modulePath && m.Version != "" {
+			return m.Version
+		}
+	}
+	return "unknown"
 }
 
 // gitTags describes the working copy in the working directory, in which the

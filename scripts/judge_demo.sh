@@ -18,3 +18,9 @@ answers=$(grep -c '^{"probability":' "$into/demo.log" || true)
 python=$(go run ./internal/cmd/deps venv mlflow)
 "$python" scripts/judge_run.py sqlite:///mlflow.db --since "$started" --into "$into" --min-macro-f1 0.90
 go run ./internal/cmd/graphaudit "$into"/model/*.onnx
+
+# What is exported answers as the model does.
+model=$(sed -n 's/^The model is in \(.*best_model\),.*/\1/p' "$into/demo.log")
+env=$(go run ./internal/cmd/deps env)
+eval "$env"
+go run ./internal/cmd/exportjudge "$model"

@@ -190,6 +190,9 @@ type Head struct {
 // Classes is the number of logits: criterion absent, criterion present.
 const Classes = 2
 
+// ClassNames says what the logits stand for.
+var ClassNames = [Classes]string{"absent", "present"}
+
 // Validate reports what of the head cannot be built.
 func (h Head) Validate() error {
 	var problems []error

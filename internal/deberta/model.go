@@ -144,6 +144,11 @@ func (b *builder) classify() (loss, logits *graph.Value) {
 	return b.crossEntropy(logits), logits
 }
 
+// masked is added to the scores of padding. It is far below every score, yet far
+// from the end of float32: the sum of both stays finite, and exp of it is 0 as
+// soon as one key is a token.
+const masked = -1e30
+
 // embed looks the tokens up and prepares what all layers share.
 func (b *builder) embed() *graph.Value {
 	g, n := b.g, b.rows*b.length
@@ -154,9 +159,6 @@ func (b *builder) embed() *graph.Value {
 	used := g.Gather(b.param(relEmbeddings), g.Ints(b.positions.rows, len(b.positions.rows)))
 	b.relative = b.norm(used, "deberta.encoder.LayerNorm")
 
-	// Far below every score, yet far from the end of float32: the sum of both
-	// stays finite, and exp of it is 0 as soon as one key is a token.
-	const masked = -1e30
 	b.keyBias = g.Reshape(g.Scale(g.Sub(g.Scalar(1), b.tokens), masked), 1, b.rows, 1, b.length)
 	return x
 }

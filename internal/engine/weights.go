@@ -106,7 +106,7 @@ func (e *Engine) load(ctx context.Context, dir string) error {
 		if p.IsHead() && !withHead {
 			continue
 		}
-		name, err := e.find(file, p)
+		name, err := findParam(file, p)
 		if err != nil {
 			return err
 		}
@@ -120,9 +120,9 @@ func (e *Engine) load(ctx context.Context, dir string) error {
 	return nil
 }
 
-// find returns the name under which the file holds a parameter. A bare encoder,
-// as DebertaV2Model saves it, lacks the prefix.
-func (e *Engine) find(file *checkpoint.File, p deberta.Param) (string, error) {
+// findParam returns the name under which the file holds a parameter. A bare
+// encoder, as DebertaV2Model saves it, lacks the prefix.
+func findParam(file *checkpoint.File, p deberta.Param) (string, error) {
 	missing := &WeightError{Path: file.Path(), Param: p.Name, Want: p.Shape}
 	for _, name := range []string{p.Name, strings.TrimPrefix(p.Name, "deberta.")} {
 		info, ok := file.Info(name)
@@ -149,7 +149,7 @@ func (e *Engine) hasHead(file *checkpoint.File) bool {
 		return false
 	}
 	for _, p := range e.layout.params {
-		if _, err := e.find(file, p); p.IsHead() && err != nil {
+		if _, err := findParam(file, p); p.IsHead() && err != nil {
 			return false
 		}
 	}
@@ -269,7 +269,7 @@ func (e *Engine) LoadState(ctx context.Context, dir string) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("engine: loading %s: %w", dir, context.Cause(ctx))
 		}
-		name, err := e.find(file, p)
+		name, err := findParam(file, p)
 		if err != nil {
 			return err
 		}

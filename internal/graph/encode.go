@@ -1,9 +1,12 @@
 package graph
 
 import (
+	"bytes"
 	"encoding/binary"
+	"io"
 	"math"
 	"slices"
+	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -29,7 +32,7 @@ func (g *Graph) plan() plan {
 	live := g.live()
 	seen := map[*Value]bool{}
 	use := func(v *Value) {
-		if v.data == nil || seen[v] {
+		if v.data == nil && v.write == nil || seen[v] {
 			return
 		}
 		seen[v] = true
@@ -71,8 +74,52 @@ func (p plan) name(v *Value) string {
 
 // Encode returns the model as an ONNX file: the inputs in the order of their
 // declaration (also unused ones), the nodes that the outputs need, and metadata
-// as pairs of key and value. The same graph always gives the same bytes.
+// as pairs of key and value. The same graph always gives the same bytes. A
+// graph with stored constants is written by [Graph.WriteModel].
 func (g *Graph) Encode(metadata ...[2]string) []byte {
+	var b bytes.Buffer
+	if err := g.WriteModel(&b, nil, metadata...); err != nil {
+		panic(err) // a buffer takes everything
+	}
+	return b.Bytes()
+}
+
+// WriteModel writes what [Graph.Encode] returns, one stored constant after the
+// other, so that they never are all in memory. With external, which may be nil,
+// their elements go there. The error is [ErrTooLarge] before anything is
+// written if the model would be.
+func (g *Graph) WriteModel(w io.Writer, external *External, metadata ...[2]string) error {
+	pieces, elsewhere := g.pieces(external, metadata)
+	total := 0
+	for _, p := range pieces {
+		total += p.size()
+	}
+	if total > maxModel {
+		return ErrTooLarge
+	}
+	for _, p := range pieces {
+		if p.stored != nil {
+			if err := writeStored(w, p.stored); err != nil {
+				return err
+			}
+		} else if _, err := w.Write(p.bytes); err != nil {
+			return err
+		}
+	}
+	for _, p := range elsewhere {
+		if p.stored != nil {
+			if err := writeStored(external.W, p.stored); err != nil {
+				return err
+			}
+		} else if _, err := external.W.Write(p.bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pieces encodes the model, and lists what belongs into the external file.
+func (g *Graph) pieces(external *External, metadata [][2]string) (model, elsewhere []piece) {
 	p := g.plan()
 	read := map[*Value]bool{}
 	for _, n := range p.nodes {
@@ -85,12 +132,37 @@ func (g *Graph) Encode(metadata ...[2]string) []byte {
 	}
 
 	var body []byte
+	var parts []piece // of the graph's message, before body
+	size, offset := 0, 0
+	flush := func(more ...piece) {
+		for _, p := range append([]piece{{bytes: body}}, more...) {
+			size += p.size()
+			parts = append(parts, p)
+		}
+		body = nil
+	}
 	for _, n := range p.nodes {
 		body = appendMessage(body, 1, p.appendNode(nil, n, read))
 	}
 	body = appendString(body, 2, g.Name)
 	for _, v := range p.initializers {
-		body = appendMessage(body, 5, appendTensor(nil, v, v.Shape))
+		switch {
+		case v.write == nil:
+			body = appendMessage(body, 5, appendTensor(nil, v, v.Shape))
+		case external != nil:
+			padding := (externalAlignment - offset%externalAlignment) % externalAlignment
+			elsewhere = append(elsewhere, piece{bytes: make([]byte, padding)}, piece{stored: v})
+			body = appendMessage(body, 5, appendExternal(appendTensorHeader(nil, v, v.Shape), external.Location, offset+padding, v.bytes()))
+			offset += padding + v.bytes()
+		default:
+			// The elements end the message: field 9, raw_data.
+			header := protowire.AppendTag(appendTensorHeader(nil, v, v.Shape), 9, protowire.BytesType)
+			header = protowire.AppendVarint(header, uint64(v.bytes()))
+			body = protowire.AppendTag(body, 5, protowire.BytesType)
+			body = protowire.AppendVarint(body, uint64(len(header)+v.bytes()))
+			body = append(body, header...)
+			flush(piece{stored: v})
+		}
 	}
 	for _, v := range g.inputs {
 		body = appendMessage(body, 11, appendValueInfo(nil, v.Name, v))
@@ -98,23 +170,25 @@ func (g *Graph) Encode(metadata ...[2]string) []byte {
 	for _, o := range g.outputs {
 		body = appendMessage(body, 12, appendValueInfo(nil, o.name, o.value))
 	}
+	flush()
 
-	var model []byte
-	model = appendInt(model, 1, irVersion)
-	model = appendString(model, 2, "criteria")
-	model = appendMessage(model, 7, body)
+	var head, tail []byte
+	head = appendInt(head, 1, irVersion)
+	head = appendString(head, 2, "criteria")
+	head = protowire.AppendTag(head, 7, protowire.BytesType)
+	head = protowire.AppendVarint(head, uint64(size))
 	for _, domain := range p.domains() {
 		version := 1
 		if domain == "" {
 			version = opset
 		}
 		id := appendString(nil, 1, domain)
-		model = appendMessage(model, 8, appendInt(id, 2, version))
+		tail = appendMessage(tail, 8, appendInt(id, 2, version))
 	}
 	for _, kv := range metadata {
-		model = appendMessage(model, 14, appendString(appendString(nil, 1, kv[0]), 2, kv[1]))
+		tail = appendMessage(tail, 14, appendString(appendString(nil, 1, kv[0]), 2, kv[1]))
 	}
-	return model
+	return slices.Concat([]piece{{bytes: head}}, parts, []piece{{bytes: tail}}), elsewhere
 }
 
 func (p plan) domains() []string {
@@ -192,19 +266,41 @@ func appendAttribute(b []byte, a Attribute) []byte {
 	return appendInt(b, 20, kind)
 }
 
-func appendTensor(b []byte, v *Value, shape []int) []byte {
+func appendTensorHeader(b []byte, v *Value, shape []int) []byte {
 	for _, d := range shape {
 		b = appendInt(b, 1, d)
 	}
 	b = appendInt(b, 2, int(v.Type))
-	b = appendString(b, 8, v.Name)
-	return appendMessage(b, 9, v.data)
+	return appendString(b, 8, v.Name)
+}
+
+func appendTensor(b []byte, v *Value, shape []int) []byte {
+	return appendMessage(appendTensorHeader(b, v, shape), 9, v.data)
+}
+
+// appendExternal says in which file the elements of a tensor are, and where.
+func appendExternal(b []byte, location string, offset, length int) []byte {
+	for _, kv := range [][2]string{{"location", location}, {"offset", strconv.Itoa(offset)}, {"length", strconv.Itoa(length)}} {
+		b = appendMessage(b, 13, appendString(appendString(nil, 1, kv[0]), 2, kv[1]))
+	}
+	const external = 1 // TensorProto.DataLocation
+	return appendInt(b, 14, external)
 }
 
 func appendValueInfo(b []byte, name string, v *Value) []byte {
+	dims := v.dims
+	if dims == nil {
+		for _, d := range v.Shape {
+			dims = append(dims, Dim{Size: d})
+		}
+	}
 	var shape []byte
-	for _, d := range v.Shape {
-		shape = appendMessage(shape, 1, appendInt(nil, 1, d))
+	for _, d := range dims {
+		if d.Name != "" {
+			shape = appendMessage(shape, 1, appendString(nil, 2, d.Name))
+		} else {
+			shape = appendMessage(shape, 1, appendInt(nil, 1, d.Size))
+		}
 	}
 	tensor := appendInt(nil, 1, int(v.Type))
 	tensor = appendMessage(tensor, 2, shape)

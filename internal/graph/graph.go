@@ -15,6 +15,7 @@ package graph
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strings"
@@ -26,6 +27,9 @@ type Type int32
 // The element types that our graphs use.
 const (
 	Float32 Type = 1
+	Uint8   Type = 2
+	Int8    Type = 3
+	Int32   Type = 6
 	Int64   Type = 7
 	Bool    Type = 9
 )
@@ -35,12 +39,31 @@ func (t Type) String() string {
 	switch t {
 	case Float32:
 		return "float32"
+	case Uint8:
+		return "uint8"
+	case Int8:
+		return "int8"
+	case Int32:
+		return "int32"
 	case Int64:
 		return "int64"
 	case Bool:
 		return "bool"
 	}
 	return fmt.Sprintf("type %d", int32(t))
+}
+
+// Size returns the bytes of one element, 0 for a type that is none of ours.
+func (t Type) Size() int {
+	switch t {
+	case Uint8, Int8, Bool:
+		return 1
+	case Float32, Int32:
+		return 4
+	case Int64:
+		return 8
+	}
+	return 0
 }
 
 // Value is a tensor in a graph: an input, a constant or an output of a node.
@@ -54,10 +77,16 @@ type Value struct {
 	// Constants that repeat one element are written as a ConstantOfShape node,
 	// which keeps blocks of zeros out of the file.
 	fill bool
+
+	dims  []Dim                 // of an input or output of a graph with dynamic shapes
+	write func(io.Writer) error // of a stored constant
 }
 
 // Size returns the number of elements.
 func (v *Value) Size() int { return product(v.Shape) }
+
+// bytes returns the size of the elements in memory.
+func (v *Value) bytes() int { return v.Size() * v.Type.Size() }
 
 func (v *Value) String() string { return fmt.Sprintf("%s %s%v", v.Name, v.Type, v.Shape) }
 
