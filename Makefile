@@ -22,7 +22,7 @@ TEST   ?= ./...
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test golden vet lint fmt bench fuzz peers peer-bench deps env mlflow-venv peer-venv clean
+.PHONY: help demo test golden vet lint docs fmt bench fuzz peers peer-bench deps env mlflow-venv peer-venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ lint: ## vet, staticcheck, formatting and the rules of this repository
 	@$(GO) vet ./...
 	@$(GO) tool staticcheck ./...
 	@$(GO) test ./internal/lint
+
+docs: ## write docs/configuration.md anew, from conf/ and the code
+	@$(GO) run -tags notokenizers ./internal/cmd/configdoc -w
 
 fmt: ## format the Go code
 	@$(GO) fmt ./...
