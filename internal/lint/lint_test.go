@@ -452,43 +452,6 @@ func TestNoMachinePaths(t *testing.T) {
 	}
 }
 
-var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
-
-// TestReadmeCompiles compiles the programs in README.md.
-func TestReadmeCompiles(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	programs := goBlock.FindAllSubmatch(readme, -1)
-	if len(programs) == 0 {
-		t.Fatal("README.md shows no Go program")
-	}
-	for i, program := range programs {
-		dir := t.TempDir()
-		source, overlay := filepath.Join(dir, "main.go"), filepath.Join(dir, "overlay.json")
-		if err := os.WriteFile(source, program[1], 0o644); err != nil {
-			t.Fatal(err)
-		}
-		// The program belongs to this module without lying in it.
-		replace, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, "examples", "readme", "main.go"): source}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(overlay, replace, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command("go", "build", "-tags", "notokenizers", "-overlay", overlay, "-o", filepath.Join(dir, "readme"), "./examples/readme")
-		cmd.Dir = root
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("program %d of README.md: %v\n%s", i+1, err, out)
-		}
-		if want, err := format.Source(program[1]); err != nil || !bytes.Equal(want, program[1]) {
-			t.Errorf("program %d of README.md is not formatted", i+1)
-		}
-	}
-}
-
 // TestPins checks what go.mod must keep, see the comments there.
 func TestPins(t *testing.T) {
 	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))

@@ -42,10 +42,11 @@ Python's take 2e-5 in a file for a text. On the command line both are numbers.
 
 The configuration of a run is kept in four places. ` + "`.hydra/config.yaml`" + ` of the
 output directory has it as it was composed, ` + "`.hydra/config_resolved.yaml`" + ` with all
-references replaced. ` + "`config.yaml`" + ` in ` + "`best_model/`" + ` and ` + "`config/config.yaml`" + ` of the
+references replaced. ` + "`training_config.yaml`" + ` in ` + "`best_model/`" + ` and ` + "`config/config.yaml`" + ` of the
 MLflow run are the same without the passwords that an address may contain.
 
 `
+
 // groups lists the options of every group with the first sentence of their file.
 func (s *sources) groups(b *bytes.Buffer) error {
 	b.WriteString("## Groups\n\n| override | what it is |\n| --- | --- |\n")
