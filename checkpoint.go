@@ -45,6 +45,7 @@ type checkpointState struct {
 	RunID    string            `json:"run_id"`   // of the tracker; "" without one
 	Data     map[string]string `json:"data"`     // SHA-256 of each file that was read
 	Splits   map[Phase]string  `json:"splits"`   // digest of each split
+	Model    map[string]string `json:"model"`    // SHA-256 of each file of the base checkpoint; empty before it was opened
 	Versions map[string]string `json:"versions"` // of what computes
 	Training trainState        `json:"training"`
 }
@@ -72,8 +73,8 @@ func (e *CheckpointError) Unwrap() error { return e.Err }
 // WithResume goes on with the run whose output directory is dir, from its last
 // checkpoint that is intact: as if nothing had happened, the weights and scores
 // come out bit for bit as those of a run that was never interrupted. It takes
-// the place of [WithOutputDir]. Configuration and data must be those of that
-// run, or Run returns a [*CheckpointError] that names the difference; only
+// the place of [WithOutputDir]. Configuration, data and base checkpoint must be
+// those of that run, or Run returns a [*CheckpointError] that names the difference; only
 // what has no influence on the results may change: train.threads, the keys of
 // checkpoints, data.dataloader, the place of the data files, hpo and mlflow.
 func WithResume(dir string) TrainerOption {
@@ -128,7 +129,7 @@ func (r *run) fillCheckpoint(ctx context.Context, tmp string, s trainState) erro
 		}
 	}
 	state := checkpointState{
-		Format: checkpointFormat, RunID: r.tracked.ID(), Data: r.data.Hashes, Splits: r.data.digests(), Versions: r.versions, Training: s,
+		Format: checkpointFormat, RunID: r.tracked.ID(), Data: r.data.Hashes, Splits: r.data.digests(), Model: r.modelHashes, Versions: r.versions, Training: s,
 	}
 	text, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {
@@ -192,17 +193,8 @@ func checksums(dir string) (map[string]string, error) {
 		if err != nil || name == sumsFile {
 			return err
 		}
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		h := sha256.New()
-		if _, err := io.Copy(h, f); err != nil {
-			return err
-		}
-		sums[filepath.ToSlash(name)] = hex.EncodeToString(h.Sum(nil))
-		return nil
+		sums[filepath.ToSlash(name)], err = hashFile(path)
+		return err
 	})
 	return sums, err
 }
@@ -459,6 +451,20 @@ func (r *run) checkData() error {
 	for phase, digest := range r.data.digests() {
 		if was.Splits[phase] != digest {
 			return &CheckpointError{Dir: dir, Key: fmt.Sprintf("the digest of the %s split", phase), Want: was.Splits[phase], Got: digest}
+		}
+	}
+	return nil
+}
+
+// checkModel compares the base checkpoint with that of the run that is resumed.
+func (r *run) checkModel() error {
+	if r.resume == nil {
+		return nil
+	}
+	was := r.resume.state.Model
+	for _, file := range slices.Sorted(maps.Keys(was)) {
+		if got := cmp.Or(r.modelHashes[file], "absent"); got != was[file] {
+			return &CheckpointError{Dir: r.resume.dir, Key: "the SHA-256 of " + filepath.Join(r.checkpoint, file), Want: was[file], Got: got}
 		}
 	}
 	return nil

@@ -308,6 +308,19 @@ func TestResumeNeedsTheSameRun(t *testing.T) {
 			t.Errorf("(-uninterrupted +resumed):\n%s", diff)
 		}
 	})
+	t.Run("base checkpoint", func(t *testing.T) {
+		if err := os.WriteFile(filepath.Join(b.config.Model.Checkpoint, "config.json"), []byte("{ }"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, err := b.trainer(t, criteria.WithResume(b.dir)).Run(t.Context())
+		var fault *criteria.CheckpointError
+		if !errors.As(err, &fault) || fault.Key != "the SHA-256 of "+filepath.Join(b.config.Model.Checkpoint, "config.json") {
+			t.Errorf("error %v; want a CheckpointError of config.json", err)
+		}
+		if err := os.WriteFile(filepath.Join(b.config.Model.Checkpoint, "config.json"), []byte("{}"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
 	t.Run("nothing there", func(t *testing.T) {
 		_, err := b.trainer(t, criteria.WithResume(t.TempDir())).Run(t.Context())
 		var fault *criteria.CheckpointError

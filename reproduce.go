@@ -117,8 +117,9 @@ func (r *Reproduction) String() string {
 // Reproduce repeats a run that is recorded in MLflow and compares the metrics
 // of the test split. Configuration and model are those that the run stored. The
 // data must be those that it learned from: a file that has changed is a
-// [*DataError] before anything is computed, and so is, in mode eval, a file of
-// the model that is not the one that was stored.
+// [*DataError] before anything is computed, and so is a file of the model that
+// is not the one that was stored (mode eval) or of the base checkpoint that is
+// not the one from which the run started (mode train).
 //
 // A run of its own, of stage reproducibility, records the comparison. That
 // metrics differ by more than the tolerance is no error; see Passed.
@@ -138,6 +139,8 @@ func Reproduce(ctx context.Context, runID string, opts ...ReproduceOption) (*Rep
 	work := r.run
 	if p.out.Mode == ReproduceEval {
 		work = r.replay
+	} else if err := r.checkBase(ctx); err != nil {
+		return nil, err
 	}
 	err := work(ctx)
 	if err == nil {
@@ -285,9 +288,6 @@ func (p *reproduction) download(ctx context.Context, store mlflow.Store, from, d
 	return nil
 }
 
-// dataHash is the prefix of the tags that hold the SHA-256 of the data files.
-const dataHash = "data.hash."
-
 // readData reads the data and finds a file that has changed.
 func (p *reproduction) readData(ctx context.Context) error {
 	if p.dataset == nil {
@@ -297,20 +297,11 @@ func (p *reproduction) readData(ctx context.Context) error {
 		}
 		p.dataset = d
 	}
-	known := 0
-	for _, tag := range slices.Sorted(maps.Keys(p.original.Tags)) {
-		file, ok := strings.CutPrefix(tag, dataHash)
-		if !ok {
-			continue
-		}
-		known++
-		if was, is := p.original.Tags[tag], p.dataset.Hashes[file]; was != is {
-			return &DataError{File: file, Err: fmt.Errorf("%s has SHA-256 %s, but run %s learned from one with %s; restore that file",
-				file, cmp.Or(is, "(absent)"), p.out.OriginalRunID, was)}
-		}
-	}
-	if known == 0 {
-		p.log.Warn("the run does not say from which data it learned: it has no tag " + dataHash + "*")
+	err := p.checkFiles(dataHash, p.dataset.Hashes, func(file, is, was string) error {
+		return &DataError{File: file, Err: fmt.Errorf("%s has SHA-256 %s, but run %s learned from one with %s; restore that file", file, is, p.out.OriginalRunID, was)}
+	})
+	if err != nil {
+		return err
 	}
 	for _, s := range p.dataset.splits() {
 		for _, in := range p.original.Inputs {
@@ -322,6 +313,54 @@ func (p *reproduction) readData(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// checkFiles compares the SHA-256 of files with those that the run recorded
+// under a prefix, and returns changed of the first that is another one.
+func (p *reproduction) checkFiles(prefix string, hashes map[string]string, changed func(file, is, was string) error) error {
+	files := make(map[string]string) // by tag
+	for file := range hashes {
+		files[mlflow.CleanKey(prefix+file)] = file
+	}
+	known := 0
+	for _, tag := range slices.Sorted(maps.Keys(p.original.Tags)) {
+		name, ok := strings.CutPrefix(tag, prefix)
+		if !ok {
+			continue
+		}
+		known++
+		file, ok := files[tag]
+		delete(files, tag)
+		if !ok && filepath.Ext(name) == "" {
+			// Not a file of ours: whoever recorded the run gave names of his own.
+			p.differs("%s: no file of that name is read, so that it is not known whether it has changed", tag)
+			continue
+		}
+		was := strings.ToLower(strings.TrimPrefix(p.original.Tags[tag], "sha256:"))
+		if is := hashes[file]; is != was {
+			return changed(cmp.Or(file, name), cmp.Or(is, "(absent)"), was)
+		}
+	}
+	if known == 0 {
+		p.log.Warn("the run does not say what it learned from: it has no tag " + prefix + "*")
+		return nil
+	}
+	for _, tag := range slices.Sorted(maps.Keys(files)) {
+		p.differs("%s: the run did not know this file", files[tag])
+	}
+	return nil
+}
+
+// checkBase finds the base checkpoint, and a file of it that has changed.
+func (r *run) checkBase(ctx context.Context) error {
+	if err := r.findModel(ctx); err != nil {
+		return err
+	}
+	p := r.replays
+	return p.checkFiles(modelHash, r.modelHashes, func(file, is, was string) error {
+		path := filepath.Join(r.checkpoint, file)
+		return p.fail("check the base checkpoint", &DataError{File: path, Err: fmt.Errorf("%s has SHA-256 %s, but the run started from one with %s; restore that file or set model.checkpoint to the folder that has it", path, is, was)})
+	})
 }
 
 // describe changes the description of a run to that of a reproduction.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/criteria-go/criteria"
+	"github.com/criteria-go/criteria/internal/fakes"
 	"github.com/criteria-go/criteria/internal/mlflow"
 	"github.com/criteria-go/criteria/internal/mlflow/mlflowtest"
 )
@@ -93,6 +94,44 @@ func TestReproduceFromServer(t *testing.T) {
 	server := mlflowtest.StartServer(t, mlflowtest.ServerOptions{Dir: t.TempDir()})
 	server.Wait(t)
 	reproduceBothWays(t, record(t, server.URL))
+}
+
+// A run that MLflow's own client recorded, in the same layout, is reproduced
+// like one of ours.
+func TestReproducePython(t *testing.T) {
+	mlflowtest.Python(t)
+	dir := t.TempDir()
+	trained := record(t, filepath.Join(dir, "ours"))
+	uri := "sqlite:///" + filepath.Join(dir, "theirs.db")
+	var history []map[string]float64
+	for _, e := range trained.result.History {
+		history = append(history, map[string]float64{"train_loss": e.Train.Loss, "val_loss": e.Val.Loss, "val_macro_f1": e.Val.MacroF1})
+	}
+	s := trained.result.Test
+	id := mlflowtest.WriteTraining(t, mlflowtest.Training{
+		Target: mlflowtest.Target{URI: uri, Artifacts: filepath.Join(dir, "theirs")}, Experiment: "test",
+		Config: filepath.Join(trained.result.ModelDir(), "training_config.yaml"), Model: trained.result.ModelDir(),
+		Data:    []string{filepath.Join(trained.data, "redsm5_posts.csv"), filepath.Join(trained.data, "redsm5_annotations.csv"), "testdata/sample/criteria.json"},
+		History: history,
+		Test: map[string]float64{
+			"test_loss": s.Loss, "test_accuracy": s.Accuracy, "test_macro_f1": s.MacroF1, "test_weighted_f1": s.WeightedF1, "test_precision": s.Precision, "test_recall": s.Recall,
+		},
+	})
+	theirs := recorded{uri: uri, data: trained.data, result: &criteria.Result{RunID: id}}
+	reproduceBothWays(t, theirs)
+
+	path := filepath.Join(trained.data, "redsm5_annotations.csv")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, append(text, '\n'), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fault *criteria.DataError
+	if _, err := theirs.reproduce(t); !errors.As(err, &fault) || fault.File != "redsm5_annotations.csv" {
+		t.Errorf("error %v; want a DataError of redsm5_annotations.csv", err)
+	}
 }
 
 // reproduceBothWays checks that neither testing nor training again makes any
@@ -205,6 +244,29 @@ func TestReproduceCatches(t *testing.T) {
 			t.Errorf("error %v; want a DataError of redsm5_posts.csv", err)
 		}
 	})
+	for _, file := range []string{"config.json", "model.safetensors", "spm.model"} {
+		t.Run("a changed base checkpoint: "+file, func(t *testing.T) {
+			base := filepath.Join(t.TempDir(), "base")
+			if err := os.CopyFS(base, os.DirFS("testdata/sample/tiny-deberta")); err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(filepath.Join(base, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text[len(text)-1] ^= 1
+			if err := os.WriteFile(filepath.Join(base, file), text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			// The engine must not be asked: nothing is computed.
+			engine := &fakes.Engine{Before: func(op string) error { t.Errorf("%s", op); return nil }}
+			_, err = original.reproduce(t, criteria.WithMode(criteria.ReproduceTrain), criteria.WithCheckpoint(base), criteria.WithEngine(engine))
+			var fault *criteria.DataError
+			if !errors.As(err, &fault) || fault.File != filepath.Join(base, file) {
+				t.Errorf("error %v; want a DataError of %s", err, file)
+			}
+		})
+	}
 	t.Run("a flipped bit in the model", func(t *testing.T) {
 		var weights string
 		err := filepath.WalkDir(base, func(path string, d fs.DirEntry, err error) error {

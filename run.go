@@ -60,12 +60,13 @@ type run struct {
 	classWeights [2]float32
 	tracked      TrackedRun
 
-	checkpoint string // folder
-	engine     Engine
-	tokenizer  Tokenizer
-	session    Session
-	train      *encodedSplit
-	val, test  *encodedSplit
+	checkpoint  string            // folder of the base checkpoint
+	modelHashes map[string]string // SHA-256 of its files
+	engine      Engine
+	tokenizer   Tokenizer
+	session     Session
+	train       *encodedSplit
+	val, test   *encodedSplit
 
 	state     trainState
 	boundary  trainState // after the last update, or after the epoch that it ended: what a checkpoint holds
@@ -265,7 +266,9 @@ func trackingError(what string, err error) error {
 	return fmt.Errorf("criteria: tracking: %s: %w", what, err)
 }
 
-func (r *run) openModel(ctx context.Context, closers *closers) error {
+// findModel finds the base checkpoint, downloading it if need be, and what is
+// in it.
+func (r *run) findModel(ctx context.Context) error {
 	var err error
 	r.checkpoint, err = hub.Resolve(ctx, r.cfg.Model.Checkpoint, hub.Options{Progress: func(file string, done, total int64) {
 		r.hooks.Download(DownloadEvent{File: file, Done: done, Total: total})
@@ -273,6 +276,20 @@ func (r *run) openModel(ctx context.Context, closers *closers) error {
 	if err != nil {
 		return fmt.Errorf("criteria: %w", err)
 	}
+	r.modelHashes, err = modelHashes(ctx, r.checkpoint)
+	return err
+}
+
+func (r *run) openModel(ctx context.Context, closers *closers) error {
+	if r.modelHashes == nil { // a reproduction has looked at it before
+		if err := r.findModel(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.checkModel(); err != nil {
+		return err
+	}
+	var err error
 	if r.tokenizer == nil {
 		if r.tokenizer, err = openTokenizer(r.checkpoint, r.cfg.Model.Tokenizer, r.cfg.Data.DataLoader.NumWorkers); err != nil {
 			return err
@@ -311,15 +328,19 @@ func (r *run) openModel(ctx context.Context, closers *closers) error {
 	return r.recordSession(ctx, info)
 }
 
-// recordSession records on what, and with which versions, the run computes.
+// recordSession records on what, with which versions and, if it trains, from
+// which checkpoint the run computes.
 func (r *run) recordSession(ctx context.Context, info SessionInfo) error {
 	r.versions = info.Versions
 	tags := map[string]string{"device": info.Device}
 	for name, version := range info.Versions {
 		tags["version."+name] = version
 	}
+	for file, hash := range r.modelHashes {
+		tags[modelHash+file] = hash
+	}
 	if err := r.tracked.SetTags(ctx, tags); err != nil {
-		return trackingError("set version tags", err)
+		return trackingError("set the tags of model and versions", err)
 	}
 	if r.tags == nil {
 		r.tags = make(map[string]string)

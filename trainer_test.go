@@ -193,7 +193,7 @@ func TestRunRecords(t *testing.T) {
 		t.Errorf("datasets (-want +got):\n%s", diff)
 	}
 
-	for _, tag := range []string{"git.commit", "git.branch", "git.dirty", "version.go", "version.criteria", "version.engine", "data.hash.posts.csv"} {
+	for _, tag := range []string{"git.commit", "git.branch", "git.dirty", "version.go", "version.criteria", "version.engine", "data.hash.posts.csv", "model.hash.config.json"} {
 		if run.Tags[tag] == "" {
 			t.Errorf("no tag %s: %v", tag, run.Tags)
 		}

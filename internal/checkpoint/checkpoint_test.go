@@ -568,6 +568,23 @@ func TestFolders(t *testing.T) {
 		if diff := cmp.Diff([]float32{2}, readFloat32(t, f, "two")); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
+		names, err := checkpoint.Files(dir)
+		if diff := cmp.Diff([]string{"model.safetensors.index.json", "one.safetensors", "two.safetensors"}, names); err != nil || diff != "" {
+			t.Errorf("Files: %v (-want +got):\n%s", err, diff)
+		}
+		put(dir, "model.safetensors", 3) // which comes first
+		if names, err := checkpoint.Files(dir); err != nil || len(names) != 1 || names[0] != "model.safetensors" {
+			t.Errorf("Files: %v, %v; want model.safetensors", names, err)
+		}
+	})
+	t.Run("no weights", func(t *testing.T) {
+		if names, err := checkpoint.Files(t.TempDir()); !errors.Is(err, fs.ErrNotExist) || len(names) != 0 {
+			t.Errorf("Files: %v, %v; want fs.ErrNotExist", names, err)
+		}
+		dir := t.TempDir()
+		index(dir, `{"weight_map":{"one":"../one.safetensors"}}`)
+		_, err := checkpoint.Files(dir)
+		requireFormatError(t, err, "outside its folder")
 	})
 	for name, test := range map[string]struct{ index, want string }{
 		"no JSON":       {`{`, "weight_map"},

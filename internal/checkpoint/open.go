@@ -34,24 +34,57 @@ func Open(path string) (*File, error) {
 	if !info.IsDir() {
 		return openFile(path)
 	}
+	name, isIndex, err := weightsIn(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case isIndex:
+		return openShards(path, filepath.Join(path, name))
+	}
+	return openFile(filepath.Join(path, name))
+}
+
+// weightsIn returns the name of the file in dir that holds the weights, or the
+// index of those that do.
+func weightsIn(dir string) (name string, isIndex bool, err error) {
 	for _, name := range []string{safetensorsName, safetensorsIndex, torchName, torchIndex} {
-		file := filepath.Join(path, name)
-		switch _, err := os.Stat(file); {
+		switch _, err := os.Stat(filepath.Join(dir, name)); {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			return nil, fmt.Errorf("checkpoint: %w", err)
-		case name == safetensorsIndex || name == torchIndex:
-			return openShards(path, file)
+			return "", false, fmt.Errorf("checkpoint: %w", err)
 		}
-		return openFile(file)
+		return name, name == safetensorsIndex || name == torchIndex, nil
 	}
-	return nil, &FormatError{
-		Path:   path,
+	return "", false, &FormatError{
+		Path:   dir,
 		Found:  fmt.Sprintf("the folder has no %s, no %s and no index of shards", safetensorsName, torchName),
 		Remedy: "give the folder that holds the weights, or a weight file",
 		Err:    fs.ErrNotExist,
 	}
+}
+
+// Files returns the names of the files that Open reads in the folder dir,
+// sorted: the weights or, if they are divided into shards, the index and all of
+// them. It looks into the index alone.
+func Files(dir string) ([]string, error) {
+	name, isIndex, err := weightsIn(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !isIndex {
+		return []string{name}, nil
+	}
+	shards, err := readIndex(filepath.Join(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	names := []string{name}
+	for _, shard := range shards {
+		names = append(names, shard)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 func openFile(path string) (*File, error) {
@@ -102,9 +135,10 @@ func open(path string, data io.ReaderAt, size int64) (*File, error) {
 	return refuse(fmt.Sprintf("the file is neither safetensors nor written by torch.save; it starts with %q", head[:min(len(head), 16)]), want)
 }
 
-// openShards opens the files among which an index divides the tensors.
-func openShards(dir, index string) (*File, error) {
-	raw, err := os.ReadFile(index)
+// readIndex reads an index of shards: the name of the file that holds it, for
+// each tensor.
+func readIndex(path string) (map[string]string, error) {
+	raw, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
@@ -112,22 +146,32 @@ func openShards(dir, index string) (*File, error) {
 		WeightMap map[string]string `json:"weight_map"`
 	}
 	if err := json.Unmarshal(raw, &content); err != nil {
-		return nil, &FormatError{Path: index, Found: "the index of shards is no JSON object with a weight_map", Remedy: remedyIncomplete, Err: err}
+		return nil, &FormatError{Path: path, Found: "the index of shards is no JSON object with a weight_map", Remedy: remedyIncomplete, Err: err}
 	}
 	if len(content.WeightMap) == 0 {
-		return nil, &FormatError{Path: index, Found: "the index of shards has an empty weight_map", Remedy: remedyIncomplete}
+		return nil, &FormatError{Path: path, Found: "the index of shards has an empty weight_map", Remedy: remedyIncomplete}
 	}
-	f := &File{path: dir, tensors: make(map[string]*entry, len(content.WeightMap))}
-	shards := make(map[string]*File)
 	for _, name := range slices.Sorted(maps.Keys(content.WeightMap)) {
-		file := content.WeightMap[name]
+		if file := content.WeightMap[name]; filepath.Base(file) != file || !filepath.IsLocal(file) {
+			return nil, &FormatError{Path: path, Found: "the index names the shard " + quote(file) + " outside its folder", Remedy: "download the checkpoint again from a source that you trust"}
+		}
+	}
+	return content.WeightMap, nil
+}
+
+// openShards opens the files among which an index divides the tensors.
+func openShards(dir, index string) (*File, error) {
+	shardOf, err := readIndex(index)
+	if err != nil {
+		return nil, err
+	}
+	f := &File{path: dir, tensors: make(map[string]*entry, len(shardOf))}
+	shards := make(map[string]*File)
+	for _, name := range slices.Sorted(maps.Keys(shardOf)) {
+		file := shardOf[name]
 		shard, ok := shards[file]
 		if !ok {
-			if filepath.Base(file) != file || !filepath.IsLocal(file) {
-				err = &FormatError{Path: index, Found: "the index names the shard " + quote(file) + " outside its folder", Remedy: "download the checkpoint again from a source that you trust"}
-			} else {
-				shard, err = openFile(filepath.Join(dir, file))
-			}
+			shard, err = openFile(filepath.Join(dir, file))
 			if errors.Is(err, fs.ErrNotExist) {
 				err = &FormatError{Path: index, Found: "the shard " + quote(file) + " is not beside its index", Remedy: "download all files of the checkpoint", Err: fs.ErrNotExist}
 			}

@@ -26,6 +26,8 @@ var (
 	judgePy string
 	//go:embed write.py
 	writePy string
+	//go:embed training.py
+	trainingPy string
 	//go:embed serve.py
 	servePy string
 )
@@ -131,6 +133,37 @@ func Write(t testing.TB, env []string, targets ...Target) []Written {
 		t.Fatalf("MLflow's client: %v\n%s", err, tail(out))
 	}
 	return written
+}
+
+// Training is what [WriteTraining] records.
+type Training struct {
+	Target
+	Experiment string               `json:"experiment"`
+	Config     string               `json:"config"`  // file
+	Model      string               `json:"model"`   // folder
+	Data       []string             `json:"data"`    // files
+	History    []map[string]float64 `json:"history"` // of each epoch
+	Test       map[string]float64   `json:"test"`
+}
+
+// WriteTraining lets MLflow's client record a training, as a Python program
+// would do that did the same as ours, and returns the ID of the run.
+func WriteTraining(t testing.TB, training Training) (runID string) {
+	t.Helper()
+	in, err := json.Marshal(training)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(t, trainingPy, nil)
+	cmd.Stdin = bytes.NewReader(in)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("MLflow's client could not write: %v\n%s", err, tail(stderr.Bytes()))
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return lines[len(lines)-1]
 }
 
 // ServerOptions says how a [Server] is started.
