@@ -206,11 +206,14 @@ OrtStatus *ortx_type(void *session, int output, size_t i, int *type, int64_t *di
   return s;
 }
 
-OrtStatus *ortx_tensor(void *data, size_t bytes, const int64_t *dims, size_t rank, int type, void **value) {
+OrtStatus *ortx_tensor(void *data, size_t bytes, const int64_t *dims, size_t rank, int type, int device, void **value) {
   enum { device_allocator = 0, default_memory = 0 };
   void *memory = NULL;
-  OrtStatus *s = ORTX_CALL(CreateCpuMemoryInfo, OrtStatus *, (int, int, void **),
-                           (device_allocator, default_memory, &memory));
+  OrtStatus *s = device < 0
+                     ? ORTX_CALL(CreateCpuMemoryInfo, OrtStatus *, (int, int, void **),
+                                 (device_allocator, default_memory, &memory))
+                     : ORTX_CALL(CreateMemoryInfo, OrtStatus *, (const char *, int, int, int, void **),
+                                 ("Cuda", device_allocator, device, default_memory, &memory));
   if (s) return s;
   s = ORTX_CALL(CreateTensorWithDataAsOrtValue, OrtStatus *,
                 (const void *, void *, size_t, const int64_t *, size_t, int, void **),

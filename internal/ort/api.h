@@ -18,6 +18,7 @@ enum {
   ORTX_CreateStatus = 0,
   ORTX_GetErrorCode = 1,
   ORTX_GetErrorMessage = 2,
+  ORTX_SetOptimizedModelFilePath = 11,
   ORTX_CreateCustomOpDomain = 26,
   ORTX_CustomOpDomain_Add = 27,
   ORTX_AddCustomOpDomain = 28,
@@ -37,6 +38,7 @@ enum {
   ORTX_GetDimensionsCount = 61,
   ORTX_GetDimensions = 62,
   ORTX_GetTensorTypeAndShape = 65,
+  ORTX_CreateMemoryInfo = 68,
   ORTX_CreateCpuMemoryInfo = 69,
   ORTX_AllocatorFree = 76,
   ORTX_GetAllocatorWithDefaultOptions = 78,
@@ -63,6 +65,15 @@ enum {
   ORTX_SetGlobalIntraOpNumThreads = 147,
   ORTX_SetGlobalInterOpNumThreads = 148,
   ORTX_SetGlobalSpinControl = 149,
+  ORTX_AddRunConfigEntry = 165,
+  ORTX_ReleaseArenaCfg = 157,
+  ORTX_SessionOptionsAppendExecutionProvider_CUDA_V2 = 204,
+  ORTX_CreateCUDAProviderOptions = 205,
+  ORTX_UpdateCUDAProviderOptions = 206,
+  ORTX_ReleaseCUDAProviderOptions = 208,
+  ORTX_CreateArenaCfgV2 = 164,
+  ORTX_CreateAndRegisterAllocatorV2 = 259,
+  ORTX_UpdateCUDAProviderOptionsWithValue = 263,
   ORTX_ShapeInferContext_GetInputCount = 267,
   ORTX_ShapeInferContext_GetInputTypeShape = 268,
   ORTX_ShapeInferContext_GetAttribute = 269,
@@ -70,6 +81,10 @@ enum {
   ORTX_ReadOpAttr = 272,
   ORTX_SetDeterministicCompute = 273,
   ORTX_KernelContext_ParallelFor = 274,
+  ORTX_Session_GetEpGraphAssignmentInfo = 407,
+  ORTX_EpAssignedSubgraph_GetEpName = 408,
+  ORTX_EpAssignedSubgraph_GetNodes = 409,
+  ORTX_EpAssignedNode_GetOperatorType = 412,
 };
 
 // A null status means success. Everyone who gets another one releases it.
@@ -118,7 +133,8 @@ void ortx_free_name(char *name);
 // is no tensor has type 0.
 OrtStatus *ortx_type(void *session, int output, size_t i, int *type, int64_t *dims, size_t *rank);
 
-OrtStatus *ortx_tensor(void *data, size_t bytes, const int64_t *dims, size_t rank, int type, void **value);
+// device is the number of the CUDA device that data lies on, or -1 for the host.
+OrtStatus *ortx_tensor(void *data, size_t bytes, const int64_t *dims, size_t rank, int type, int device, void **value);
 void ortx_release_value(void *value);
 OrtStatus *ortx_bind(void *binding, int output, const char *name, void *value);
 OrtStatus *ortx_run(void *session, void *run_options, void *binding);

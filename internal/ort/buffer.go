@@ -10,12 +10,18 @@ import (
 // Buffer is memory outside the Go heap: page aligned, zero at first, at a fixed
 // address. The garbage collector neither scans nor counts it, so C code may
 // keep pointers into it, and gigabytes of parameters do not make the heap grow.
+// One that a [Device] made may lie on that device: then its bytes are read and
+// written by [Device.Copy] only.
 //
 // A Buffer lives until Free, whatever becomes of the references to it: slices
 // and tensors made from it must not be used afterwards.
 type Buffer struct {
-	mu   sync.Mutex
-	data []byte
+	mu      sync.Mutex
+	size    int
+	data    []byte         // nil on a device
+	device  *Device        // nil for memory of the host
+	address unsafe.Pointer // on the device
+	release func() error   // nil: data was mapped
 }
 
 // NewBuffer returns a buffer of size bytes. Memory is taken from the system as
@@ -28,13 +34,17 @@ func NewBuffer(size int) (*Buffer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ort: allocating %d bytes: %w", size, err)
 	}
-	return &Buffer{data: data[:size:size]}, nil
+	return &Buffer{size: size, data: data[:size:size]}, nil
 }
 
 // Free gives the memory back. Freeing twice does nothing.
 func (b *Buffer) Free() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if release := b.release; release != nil {
+		b.data, b.address, b.release = nil, nil, nil
+		return release()
+	}
 	if b.data == nil {
 		return nil
 	}
@@ -49,7 +59,7 @@ func (b *Buffer) Free() error {
 	return nil
 }
 
-// Bytes returns the whole memory.
+// Bytes returns the whole memory, nil if it lies on a device.
 func (b *Buffer) Bytes() []byte { return b.data }
 
 // Float32 returns the memory as float32 values; bytes left over at the end are
@@ -73,8 +83,8 @@ func (b *Buffer) Tensor(dtype DType, offset int, shape ...int) (Tensor, error) {
 	if err != nil {
 		return Tensor{}, err
 	}
-	if need := (offset + t.Len()) * dtype.Size(); offset < 0 || need > len(b.data) {
-		return Tensor{}, fmt.Errorf("ort: tensor %v %v at element %d does not fit into a buffer of %d bytes", dtype, shape, offset, len(b.data))
+	if need := (offset + t.Len()) * dtype.Size(); offset < 0 || need > b.size {
+		return Tensor{}, fmt.Errorf("ort: tensor %v %v at element %d does not fit into a buffer of %d bytes", dtype, shape, offset, b.size)
 	}
 	return t, nil
 }

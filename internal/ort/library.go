@@ -1,6 +1,7 @@
 package ort
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -77,6 +78,7 @@ type searchSpec struct {
 	what     string
 	explicit string
 	env      string
+	cache    string   // folder in the user's cache; empty: criteria
 	prefixes []string // file names without suffix, the preferred one first
 	remedy   string   // see RuntimeError
 
@@ -103,7 +105,7 @@ func find(s searchSpec) (path string, tried []string, err error) {
 		return path, tried, nil
 	}
 	if cache, err := os.UserCacheDir(); err == nil {
-		dir := filepath.Join(cache, "criteria")
+		dir := filepath.Join(cache, cmp.Or(s.cache, "criteria"))
 		tried = append(tried, dir)
 		if path, err := s.inPath(dir); err == nil {
 			return path, tried, nil

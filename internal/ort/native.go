@@ -212,7 +212,7 @@ func bindValue(binding unsafe.Pointer, output bool, name string, t Tensor) (unsa
 		dims = &all[0]
 	}
 	var value unsafe.Pointer
-	if err := check(C.ortx_tensor(t.pointer(), C.size_t(t.Len()*t.dtype.Size()), dims, C.size_t(len(t.shape)), C.int(t.dtype), &value),
+	if err := check(C.ortx_tensor(t.pointer(), C.size_t(t.Len()*t.dtype.Size()), dims, C.size_t(len(t.shape)), C.int(t.dtype), C.int(t.buffer.device.number()), &value),
 		"creating a tensor for %q", name); err != nil {
 		return nil, err
 	}

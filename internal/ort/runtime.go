@@ -16,6 +16,7 @@ import (
 // Options says which libraries [Acquire] uses.
 type Options struct {
 	Library string // ONNX Runtime, a file or folder; empty: see FindLibrary
+	CUDA    bool   // look for a library with a CUDA provider; see FindCUDALibrary
 	BLAS    string // BLAS for matrix products, a file or folder, or NoBLAS; empty: see FindBLAS
 }
 
@@ -49,6 +50,7 @@ var environment struct {
 	pool     unsafe.Pointer // our reference to the environment with the shared pool, nil if borrowed
 	arena    bool           // whether we registered the shared arena
 	borrowed bool
+	arenas   []int // CUDA devices for which there is a shared arena
 
 	blas      string // stays loaded, too
 	blasTried []string
@@ -132,7 +134,7 @@ func openEnvironment(opts Options) error {
 		if err := sameLibrary(opts.Library, path); err != nil {
 			return err
 		}
-	} else if path, tried, err = FindLibrary(opts.Library); err != nil {
+	} else if path, tried, err = opts.find(); err != nil {
 		return err
 	}
 
@@ -185,6 +187,14 @@ func openEnvironment(opts Options) error {
 	return nil
 }
 
+// find returns the library that was asked for.
+func (o Options) find() (path string, tried []string, err error) {
+	if o.CUDA {
+		return FindCUDALibrary(o.Library)
+	}
+	return FindLibrary(o.Library)
+}
+
 func registerArena() (bool, error) {
 	memory, err := binding.GetMemoryInfo()
 	if err != nil {
@@ -231,6 +241,7 @@ func closeEnvironment() error {
 	err := binding.DestroyEnvironment()
 	releaseEnvironment(environment.pool)
 	environment.pool = nil
+	environment.arenas = nil
 	if err != nil {
 		return fmt.Errorf("onnxruntime: destroying the environment: %w", err)
 	}

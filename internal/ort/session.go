@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"unsafe"
 
@@ -50,6 +51,18 @@ type SessionOptions struct {
 	// Nondeterministic allows kernels whose result may differ from run to run.
 	Nondeterministic bool
 
+	// Device is where the model runs, nil for the host. On a GPU every node must
+	// have a place there: a model that would leave some to the CPU is refused.
+	Device *Device
+
+	// Capture lets a GPU repeat the launches of the third run from then on
+	// (a CUDA graph): buffers must stay the same, and so do random numbers.
+	Capture bool
+
+	// KeepOptimized, if not empty, is the file that the model is written to as
+	// ONNX Runtime has rewritten it.
+	KeepOptimized string
+
 	// Profile, if not empty, is the prefix of the file that the time of every
 	// node is written to when the session is closed.
 	Profile string
@@ -65,6 +78,8 @@ type ValueInfo struct {
 // Session is a compiled model.
 type Session struct {
 	inputs, outputs []ValueInfo
+	device          *Device
+	graphs          int // bindings made on a GPU, each with a captured graph of its own
 
 	mu       sync.Mutex
 	native   *binding.DynamicAdvancedSession // nil once closed
@@ -83,11 +98,15 @@ func (r *Runtime) NewSession(model []byte, opts SessionOptions) (*Session, error
 		return nil, err
 	}
 	defer options.Destroy()
-	native, err := binding.NewDynamicAdvancedSessionWithONNXData(model, nil, nil, options)
+	var native *binding.DynamicAdvancedSession
+	err = opts.Device.do(func() (err error) {
+		native, err = binding.NewDynamicAdvancedSessionWithONNXData(model, nil, nil, options)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("onnxruntime: compiling a model of %d bytes: %w", len(model), err)
 	}
-	s := &Session{native: native, bindings: map[*Binding]struct{}{}}
+	s := &Session{native: native, device: opts.Device, bindings: map[*Binding]struct{}{}}
 	if s.inputs, err = sessionValues(s.pointer(), false); err == nil {
 		s.outputs, err = sessionValues(s.pointer(), true)
 	}
@@ -131,6 +150,15 @@ func (r *Runtime) sessionOptions(opts SessionOptions) (_ *binding.SessionOptions
 		func() error { return addOperators(raw) },
 		func() error { return r.setThreads(o, raw, opts.Threads) },
 	}
+	if d := opts.Device; d != nil && !d.host {
+		steps = append(steps,
+			func() error { return o.AddSessionConfigEntry("session.disable_cpu_ep_fallback", "1") },
+			func() error { return o.AddSessionConfigEntry("session.record_ep_graph_assignment_info", "1") },
+			func() error { return appendCUDA(raw, d.sessionOptions(opts.Capture), d.stream) })
+	}
+	if opts.KeepOptimized != "" {
+		steps = append(steps, func() error { return keepOptimized(raw, opts.KeepOptimized) })
+	}
 	if opts.Profile != "" {
 		steps = append(steps, func() error { return o.EnableProfiling(opts.Profile) })
 	}
@@ -171,6 +199,17 @@ func cloneInfos(in []ValueInfo) []ValueInfo {
 	return out
 }
 
+// Placement counts the operators of a model on a GPU by the provider that runs
+// them.
+func (s *Session) Placement() (map[string]map[string]int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.native == nil {
+		return nil, errClosed
+	}
+	return placement(s.pointer())
+}
+
 // Close closes the session's bindings, waiting for their runs, and then the
 // session. Closing twice does nothing.
 func (s *Session) Close() error {
@@ -184,7 +223,7 @@ func (s *Session) Close() error {
 		errs = append(errs, b.release())
 	}
 	clear(s.bindings)
-	errs = append(errs, s.native.Destroy())
+	errs = append(errs, s.device.do(s.native.Destroy))
 	s.native = nil
 	errs = append(errs, dropReference())
 	return errors.Join(errs...)
@@ -236,6 +275,15 @@ func (s *Session) NewBinding() (*Binding, error) {
 		sessionPtr: s.pointer(),
 		bindingPtr: rawPointer(native, "o"),
 		runPtr:     rawPointer(run, "o"),
+	}
+	if d := s.device; d != nil && !d.host {
+		s.graphs++
+		err := errors.Join(
+			setRunOption(b.runPtr, "disable_synchronize_execution_providers", "1"),
+			setRunOption(b.runPtr, "gpu_graph_id", strconv.Itoa(s.graphs)))
+		if err != nil {
+			return nil, errors.Join(err, b.native.Destroy(), b.run.Destroy())
+		}
 	}
 	s.bindings[b] = struct{}{}
 	return b, nil
@@ -292,6 +340,8 @@ func (v ValueInfo) accepts(t Tensor) bool {
 // Run executes the model once. Every input and output must be bound. If ctx
 // ends first, the run is broken off after the node in progress, the outputs are
 // left in an undefined state, and the error is the context's.
+//
+// On a GPU the run has only begun when Run returns; see [Device.Wait].
 func (b *Binding) Run(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -314,6 +364,10 @@ func (b *Binding) Run(ctx context.Context) error {
 				return fmt.Errorf("ort: %s %q is not bound", side.kind, v.Name)
 			}
 		}
+	}
+	if d := b.session.device; d != nil && !d.host {
+		// The work is only begun: what could be broken off is short.
+		return d.do(func() error { return d.outOfMemory(runBinding(b.sessionPtr, b.runPtr, b.bindingPtr), 0) })
 	}
 	if ctx.Done() == nil {
 		return runBinding(b.sessionPtr, b.runPtr, b.bindingPtr)

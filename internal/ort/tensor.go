@@ -130,5 +130,8 @@ func (t Tensor) bytesOf(want DType) []byte {
 
 // pointer returns the address of the first element.
 func (t Tensor) pointer() unsafe.Pointer {
+	if t.buffer.device != nil {
+		return unsafe.Add(t.buffer.address, t.offset*t.dtype.Size())
+	}
 	return unsafe.Pointer(unsafe.SliceData(t.Bytes()))
 }

