@@ -82,7 +82,7 @@ func TestGoldenForward(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".safetensors"), func(t *testing.T) {
 			c := tensors.Open(t, path)
 			weights := tensors.Open(t, dir)
-			model := Model{config, headOf(c)}
+			model := Model{Config: config, Head: headOf(c)}
 			shape := c.Shape("input_ids")
 			rows, length := shape[0], shape[1]
 

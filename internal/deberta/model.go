@@ -61,18 +61,25 @@ func (m Model) Training(rows, length int, kernels graph.Kernels, scale func(p fl
 	b.g.Output(Loss, loss)
 	b.g.Output(Logits, logits)
 
-	params := m.Params()
-	with := make([]*graph.Value, len(params))
+	params, with := b.trained()
+	for i, d := range b.g.Gradients(loss, lossScale, with) {
+		b.g.Output(GradientOf(params[i].Name), d)
+	}
+	return &Graph{b.g, rows, length, b.masks}
+}
+
+// trained lists the parameters and what gradients are taken of: of the word
+// embeddings' table the rows that were looked up.
+func (b *builder) trained() (params []Param, with []*graph.Value) {
+	params = b.Params()
+	with = make([]*graph.Value, len(params))
 	for i, p := range params {
 		with[i] = b.params[p.Name]
 		if p.Name == WordEmbeddings {
 			with[i] = b.embedded
 		}
 	}
-	for i, d := range b.g.Gradients(loss, lossScale, with) {
-		b.g.Output(GradientOf(params[i].Name), d)
-	}
-	return &Graph{b.g, rows, length, b.masks}
+	return params, with
 }
 
 // builder holds what the parts of one graph share.
@@ -82,6 +89,8 @@ type builder struct {
 	rows, length int
 	scale        func(p float64) float64 // nil: no dropout
 	masks        []Mask
+	random       func(x *graph.Value, p float64) *graph.Value // dropout without masks; nil: with them
+	sites        int                                          // dropouts by random
 	params       map[string]*graph.Value
 
 	ids, tokens *graph.Value // int64 [B, L]; float32 [B·L, 1], the attention mask
@@ -124,6 +133,9 @@ func (b *builder) norm(x *graph.Value, prefix string) *graph.Value {
 }
 
 func (b *builder) dropout(x *graph.Value, p float64) *graph.Value {
+	if p > 0 && b.random != nil {
+		return b.random(x, p)
+	}
 	if b.scale == nil || p == 0 {
 		return x
 	}
@@ -136,7 +148,11 @@ func (b *builder) dropout(x *graph.Value, p float64) *graph.Value {
 func (b *builder) classify() (loss, logits *graph.Value) {
 	x := b.embed()
 	for l := range b.Config.Layers {
-		x = b.layer(x, l)
+		if layer := func() *graph.Value { return b.layer(x, l) }; b.Recompute {
+			x = b.g.Recompute(layer)
+		} else {
+			x = layer()
+		}
 	}
 	b.hidden = x
 	b.pooled = b.pool(x)

@@ -37,6 +37,9 @@ const relEmbeddings = "deberta.encoder.rel_embeddings.weight"
 type Model struct {
 	Config Config
 	Head   Head
+	// Recompute makes training graphs that compute the activations of every
+	// layer twice instead of keeping them. The gradients are the same.
+	Recompute bool
 }
 
 // Params lists the parameters: decayed ones first, so that each of the two

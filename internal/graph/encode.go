@@ -331,3 +331,12 @@ func (v *Value) ints() []int {
 	}
 	return out
 }
+
+// floats returns the elements of a float32 constant.
+func (v *Value) floats() []float64 {
+	out := make([]float64, 0, len(v.data)/4)
+	for i := 0; i+4 <= len(v.data); i += 4 {
+		out = append(out, float64(math.Float32frombits(binary.LittleEndian.Uint32(v.data[i:]))))
+	}
+	return out
+}

@@ -71,6 +71,9 @@ var rules = map[string]rule{
 	"DropoutMask": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		return []*Value{g.Dropout(dy, n.Inputs[1], float64(n.floatAttr("scale", 1))), nil}
 	},
+	dropoutRandom: func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
+		return []*Value{g.Dropout(dy, n.Outputs[1], dropoutFactor(n)), nil, nil}
+	},
 	"Skew": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		return []*Value{g.apply1("Unskew", KernelDomain, []*Value{dy}, Float32, n.Inputs[0].Shape)}
 	},
@@ -322,7 +325,9 @@ func (g *Graph) Gradients(y, seed *Value, with []*Value) []*Value {
 		partial[v] = []*Value{sum}
 		return sum
 	}
-	for _, n := range slices.Backward(forward) {
+	var replayed *segment
+	var again map[*Node]*Node
+	for i, n := range slices.Backward(forward) {
 		out := n.Outputs[0]
 		if partial[out] == nil || !depends[out] || rules[n.Op] == nil {
 			continue
@@ -334,7 +339,18 @@ func (g *Graph) Gradients(y, seed *Value, with []*Value) []*Value {
 		if !slices.Contains(need, true) {
 			continue
 		}
-		for i, d := range rules[n.Op](g, n, total(out), need) {
+		dy := total(out)
+		// Rules read the values of the node: within a segment its repetition's.
+		values := n
+		if s := g.segmentOf(i); s != nil {
+			if s != replayed {
+				again, replayed = g.replay(forward[s.from:s.to], dy), s
+			}
+			if again[n] != nil {
+				values = again[n]
+			}
+		}
+		for i, d := range rules[n.Op](g, values, dy, need) {
 			if d != nil && need[i] {
 				v := n.Inputs[i]
 				check(slices.Equal(d.Shape, v.Shape), n.Op, "the gradient %v does not fit the input %v", d, v)

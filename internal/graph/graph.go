@@ -26,12 +26,15 @@ type Type int32
 
 // The element types that our graphs use.
 const (
-	Float32 Type = 1
-	Uint8   Type = 2
-	Int8    Type = 3
-	Int32   Type = 6
-	Int64   Type = 7
-	Bool    Type = 9
+	Float32  Type = 1
+	Uint8    Type = 2
+	Int8     Type = 3
+	Int32    Type = 6
+	Int64    Type = 7
+	Bool     Type = 9
+	Float16  Type = 10
+	Float64  Type = 11
+	BFloat16 Type = 16
 )
 
 // String returns the name that ONNX gives to the type.
@@ -49,6 +52,12 @@ func (t Type) String() string {
 		return "int64"
 	case Bool:
 		return "bool"
+	case Float16:
+		return "float16"
+	case Float64:
+		return "float64"
+	case BFloat16:
+		return "bfloat16"
 	}
 	return fmt.Sprintf("type %d", int32(t))
 }
@@ -140,6 +149,7 @@ type Graph struct {
 	Name string
 
 	nodes     []*Node
+	segments  []segment
 	inputs    []*Value
 	outputs   []output
 	constants map[string]*Value
@@ -199,6 +209,11 @@ func (g *Graph) Float(elements []float32, shape ...int) *Value {
 
 // Scalar returns a float32 constant without dimensions.
 func (g *Graph) Scalar(x float64) *Value { return g.Float([]float32{float32(x)}) }
+
+// Double returns a float64 constant without dimensions.
+func (g *Graph) Double(x float64) *Value {
+	return g.constant(Float64, binary.LittleEndian.AppendUint64(nil, math.Float64bits(x)), 1, nil)
+}
 
 // Ints returns an int64 constant with the given shape.
 func (g *Graph) Ints(elements []int, shape ...int) *Value {

@@ -43,7 +43,7 @@ func (g *Graph) compare(op string, a, b *Value) *Value {
 }
 
 func (g *Graph) unary(op string, x *Value) *Value {
-	check(x.Type == Float32, op, "%v is not float32", x)
+	check(x.Type == Float32 || x.Type == Float64, op, "%v has no fractions", x)
 	return g.apply1(op, "", []*Value{x}, x.Type, x.Shape)
 }
 
@@ -63,6 +63,12 @@ func (g *Graph) Div(a, b *Value) *Value { return g.binary("Div", a, b) }
 
 // Max returns the larger of a and b. It is not differentiable here.
 func (g *Graph) Max(a, b *Value) *Value { return g.binary("Max", a, b) }
+
+// Min returns the smaller of a and b. It is not differentiable here.
+func (g *Graph) Min(a, b *Value) *Value { return g.binary("Min", a, b) }
+
+// Pow returns aᵇ. It is not differentiable here.
+func (g *Graph) Pow(a, b *Value) *Value { return g.binary("Pow", a, b) }
 
 // Equal returns whether a = b. Greater returns whether a > b.
 func (g *Graph) Equal(a, b *Value) *Value { return g.compare("Equal", a, b) }
@@ -282,6 +288,11 @@ func (g *Graph) reduce(op string, x *Value, axes []int, keep bool) *Value {
 // ReduceSum adds up x along axes, which stay as dimensions of 1 if keep is set.
 func (g *Graph) ReduceSum(x *Value, keep bool, axes ...int) *Value {
 	return g.reduce("ReduceSum", x, axes, keep)
+}
+
+// ReduceSumSquare adds up x² along axes. It is not differentiable here.
+func (g *Graph) ReduceSumSquare(x *Value, keep bool, axes ...int) *Value {
+	return g.reduce("ReduceSumSquare", x, axes, keep)
 }
 
 // ReduceMean averages x along axes.

@@ -1,0 +1,73 @@
+package deberta
+
+import (
+	"fmt"
+
+	"github.com/criteria-go/criteria/internal/graph"
+)
+
+// DeviceOptions says how the graphs for a GPU are written.
+type DeviceOptions struct {
+	// Low is the precision of products: graph.Float32, Float16 or BFloat16.
+	Low graph.Type
+	// Seed of the dropout, which the graph draws itself.
+	Seed uint64
+}
+
+// SumOf returns the name of the input that the gradient of a parameter is added
+// to: the sum is output [GradientOf]. Both may be the same memory.
+func SumOf(param string) string { return "sum." + param }
+
+// DeviceEvaluation is [Model.Evaluation] in standard operators alone, with
+// products in low precision if asked for.
+func (m Model) DeviceEvaluation(rows, length int, o DeviceOptions) *Graph {
+	g := m.Evaluation(rows, length, nil)
+	g.lower(o)
+	return g
+}
+
+// DeviceTraining returns the graph batch + parameters + sums → loss, logits and
+// the sums of gradients, in standard operators alone. It differs from
+// [Model.Training] in what a GPU had to wait for: it draws its dropout itself,
+// adds the gradients of looked-up rows to the table, and all gradients to what
+// the micro-batches before have left. Padding, row 0 of the table, gets no
+// gradient, as in torch.
+func (m Model) DeviceTraining(rows, length int, o DeviceOptions) *Graph {
+	b := m.newBuilder("training_model", rows, length, nil, nil)
+	b.random = func(x *graph.Value, p float64) *graph.Value {
+		b.sites++
+		// Consecutive seeds give independent streams of the counter-based
+		// generator; the factor keeps those of two runs apart.
+		return b.g.DropoutRandom(x, p, int((o.Seed*1_000_003+uint64(b.sites))&(1<<62-1)))
+	}
+	lossScale := b.g.Input(LossScale, graph.Float32)
+	loss, logits := b.classify()
+	b.g.Output(Loss, loss)
+	b.g.Output(Logits, logits)
+	params, with := b.trained()
+	for i, d := range b.g.Gradients(loss, lossScale, with) {
+		p := params[i]
+		sum := b.g.Input(SumOf(p.Name), graph.Float32, p.Shape...)
+		if p.Name == WordEmbeddings {
+			ids := b.g.Reshape(b.ids, rows*length)
+			padding := b.g.Reshape(b.g.Equal(ids, b.g.Ints([]int{0}, 1)), rows*length, 1)
+			sum = b.g.ScatterAdd(sum, ids, b.g.Where(padding, b.g.Scalar(0), d))
+		} else {
+			sum = b.g.Add(sum, d)
+		}
+		b.g.Output(GradientOf(p.Name), sum)
+	}
+	g := &Graph{b.g, rows, length, nil}
+	g.lower(o)
+	return g
+}
+
+func (g *Graph) lower(o DeviceOptions) {
+	switch o.Low {
+	case 0, graph.Float32:
+	case graph.Float16, graph.BFloat16:
+		g.LowerPrecision(o.Low)
+	default:
+		panic(fmt.Sprintf("deberta: products in %v", o.Low))
+	}
+}

@@ -1,0 +1,136 @@
+package engine
+
+import (
+	"github.com/criteria-go/criteria/internal/graph"
+	"github.com/criteria-go/criteria/internal/optim"
+)
+
+// Further inputs and outputs of the optimizer's graph for a device. It reads and
+// writes vectors and state in place, so every output is named after its input.
+const (
+	devLearningRate = "learning_rate" // float64 [1]
+	devMicro        = "micro_batches" // float32 [1]: how many the gradients are the sum of
+	devStep         = "step"          // float64 [1]: updates taken
+	devScale        = "loss_scale"    // float32 [1]: factor of the gradients
+	devGood         = "good_steps"    // float32 [1]: updates since the scale was changed
+	devNorm         = "grad_norm"     // float32 [1]: global norm before clipping; output only
+)
+
+// updated returns the name of the output that replaces an input.
+func updated(input string) string { return "new_" + input }
+
+// Dynamic loss scaling, with the constants of torch.amp.GradScaler: gradients
+// that are too small for float16 are multiplied by a scale, which is halved
+// after an update that came out infinite, and was skipped, and doubled after
+// 2000 that did not.
+const (
+	initialLossScale = 1 << 16
+	lossScaleGrowth  = 2
+	lossScaleBackoff = 0.5
+	growthInterval   = 2000
+)
+
+// deviceOptimizer says what the optimizer's graph for a device computes.
+type deviceOptimizer struct {
+	decayed, size int // elements of the flat vectors, as in layout
+	weightDecay   float64
+	maxGradNorm   float64 // 0: gradients are not clipped
+	scaled        bool    // whether the loss scale follows the gradients
+	adamW         optim.AdamW
+}
+
+// graph returns clipping to the global norm and AdamW over the flat vectors in
+// one graph. Nothing of an update whose norm is not finite takes effect. What
+// the host decides on the CPU (was the norm finite, which step is it) is decided
+// here by the device, so that nobody waits for the norm.
+func (o deviceOptimizer) graph() *graph.Graph {
+	g := graph.New("optimizer_model", nil)
+	single := func(name string) *graph.Value { return g.Input(name, graph.Float32, 1) }
+	double := func(name string) *graph.Value { return g.Input(name, graph.Float64, 1) }
+	rate, step := double(devLearningRate), double(devStep)
+	micro, scale, good := single(devMicro), single(devScale), single(devGood)
+
+	type part struct {
+		suffix  string
+		decay   float64
+		vectors [4]*graph.Value // parameters, gradients, first and second moments
+	}
+	var parts []part
+	add := func(suffix string, n int, decay float64) {
+		if n == 0 {
+			return
+		}
+		p := part{suffix: suffix, decay: decay}
+		for i, name := range []string{optParam, optGradient, optMoment1, optMoment2} {
+			p.vectors[i] = g.Input(name+suffix, graph.Float32, n)
+		}
+		parts = append(parts, p)
+	}
+	add(decayedPart, o.decayed, o.weightDecay)
+	add(plainPart, o.size-o.decayed, 0)
+
+	// Sums of squares: by chunks in float32, then over the chunks in float64.
+	var squares *graph.Value
+	for _, p := range parts {
+		grad := p.vectors[1]
+		sums := g.ReduceSumSquare(g.Reshape(grad, grad.Size()/chunk, chunk), false, 1)
+		sum := g.ReduceSum(g.Cast(sums, graph.Float64), false, 0)
+		if squares == nil {
+			squares = sum
+		} else {
+			squares = g.Add(squares, sum)
+		}
+	}
+	one := g.Double(1)
+	share := g.Div(one, g.Cast(g.Mul(micro, scale), graph.Float64))
+	norm := g.Mul(g.Reshape(g.Sqrt(squares), 1), share)
+	finite := g.Equal(g.Sub(norm, norm), g.Double(0))
+	factor := share
+	if o.maxGradNorm > 0 {
+		factor = g.Mul(share, g.Min(one, g.Div(g.Double(o.maxGradNorm), g.Add(norm, g.Double(1e-6)))))
+	}
+	factor = g.Cast(factor, graph.Float32)
+
+	// Scalars in float64, as on the CPU: 1 − 0.999ᵗ loses five digits in float32.
+	a := o.adamW
+	t := g.Add(step, one)
+	stepSize := g.Div(rate, g.Sub(one, g.Pow(g.Double(a.Beta1), t)))
+	correction := g.Div(one, g.Sqrt(g.Sub(one, g.Pow(g.Double(a.Beta2), t))))
+	// A step that is skipped multiplies by 1 and adds 0.
+	or := func(x *graph.Value, skipped float64) *graph.Value {
+		return g.Where(finite, g.Cast(x, graph.Float32), g.Scalar(skipped))
+	}
+	stepSize, correction = or(stepSize, 0), g.Cast(correction, graph.Float32)
+	unit := g.Scalar(1)
+	beta1, beta2 := g.Scalar(a.Beta1), g.Scalar(a.Beta2)
+	rise1 := g.Where(finite, g.Sub(unit, beta1), g.Scalar(0))
+	rise2 := g.Where(finite, g.Sub(unit, beta2), g.Scalar(0))
+	keep2 := g.Where(finite, beta2, unit)
+	for _, p := range parts {
+		x, grad, m, v := p.vectors[0], p.vectors[1], p.vectors[2], p.vectors[3]
+		grad = g.Where(finite, g.Mul(grad, factor), g.Scalar(0))
+		m = g.Add(m, g.Mul(rise1, g.Sub(grad, m)))
+		v = g.Add(g.Mul(keep2, v), g.Mul(g.Mul(rise2, grad), grad))
+		root := g.Add(g.Mul(g.Sqrt(v), correction), g.Scalar(a.Eps))
+		if p.decay != 0 {
+			x = g.Mul(x, or(g.Sub(one, g.Mul(rate, g.Double(p.decay))), 1))
+		}
+		x = g.Sub(x, g.Div(g.Mul(stepSize, m), root))
+		g.Output(updated(optParam+p.suffix), x)
+		g.Output(updated(optMoment1+p.suffix), m)
+		g.Output(updated(optMoment2+p.suffix), v)
+	}
+	g.Output(devNorm, g.Cast(norm, graph.Float32))
+	g.Output(updated(devStep), g.Where(finite, t, step))
+	if o.scaled {
+		counted := g.Add(good, unit)
+		full := g.Greater(counted, g.Scalar(growthInterval-0.5))
+		grown := g.Where(full, g.Scale(scale, lossScaleGrowth), scale)
+		g.Output(updated(devScale), g.Where(finite, grown, g.Scale(scale, lossScaleBackoff)))
+		g.Output(updated(devGood), g.Where(finite, g.Where(full, g.Scalar(0), counted), g.Scalar(0)))
+	}
+	return g
+}
+
+// Suffixes of the vectors' two parts.
+const decayedPart, plainPart = ".decayed", ".plain"
