@@ -22,7 +22,7 @@ TEST   ?= ./...
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test golden vet lint docs fmt bench fuzz peers peer-bench deps env mlflow-venv peer-venv clean
+.PHONY: help demo test golden vet lint docs fmt bench fuzz peers peer-bench deps deps-cuda env mlflow-venv peer-venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ demo: ## train a tiny classifier on the sample data and let it predict
 	@$(call native) sh scripts/demo.sh $(ARGS)
 
 test: ## run all tests (TEST=./internal/graph for some)
-	@$(call native,mlflow) $(GO) run ./internal/cmd/gotest -- -timeout 30m $(TEST)
+	@$(call native,mlflow cuda) $(GO) run ./internal/cmd/gotest -- -timeout 30m $(TEST)
 
 golden: ## run the golden tests (RUN=REGEX) on the cases in GOLDEN=DIR
 	@$(call native) sh scripts/golden.sh "$(GOLDEN)" "$(RUN)"
@@ -64,6 +64,9 @@ peer-bench: ## compare the speed and memory of a training step with PyTorch's
 
 deps: ## provide the native parts and say where they are
 	@$(DEPS)
+
+deps-cuda: ## provide what a GPU needs, once (730 MB), and say where it is
+	@$(DEPS) cuda
 
 env: ## print the export lines for a plain go build: eval "$(make -s env)"
 	@$(DEPS) env

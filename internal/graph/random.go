@@ -15,8 +15,9 @@ func (g *Graph) DropoutRandom(x *Value, p float64, seed int) *Value {
 	return n[0]
 }
 
-// dropoutFactor is what a Dropout node multiplies the kept elements by.
-func dropoutFactor(n *Node) float64 { return 1 / (1 - n.Inputs[1].floats()[0]) }
+// dropoutFactor is what a Dropout node multiplies the kept elements by, rounded
+// as ONNX Runtime rounds it.
+func dropoutFactor(n *Node) float64 { return float64(1 / (1 - float32(n.Inputs[1].floats()[0]))) }
 
 // ScatterAdd returns table with rows added to those of its rows that ids (int64
 // [n]) names: table[ids[i]] += rows[i]. It is not differentiable here.
