@@ -46,7 +46,7 @@ func TestGoldenInference(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".safetensors"), func(t *testing.T) {
 			c := tensors.Open(t, path)
 			weights := tensors.Open(t, dir)
-			model := Model{config, headOf(c)}
+			model := Model{Config: config, Head: headOf(c)}
 			ids, mask, shape := c.Ints("input_ids"), c.Ints("attention_mask"), c.Shape("input_ids")
 			rows, length := shape[0], shape[1]
 			want := c.Floats("logits")

@@ -67,9 +67,11 @@ func (t Type) Size() int {
 	switch t {
 	case Uint8, Int8, Bool:
 		return 1
+	case Float16, BFloat16:
+		return 2
 	case Float32, Int32:
 		return 4
-	case Int64:
+	case Int64, Float64:
 		return 8
 	}
 	return 0
