@@ -67,7 +67,11 @@ func WithExternalData() ExportOption {
 //	criteria.labels      what the logits stand for, a JSON list
 //	criteria.max_length  tokens to which pairs were cut in training
 //	criteria.truncation  how they were cut
+//	criteria.threshold   probability above which a pair is labelled true for the highest macro-F1
+//	criteria.temperature by which logits are divided for calibrated probabilities
 //
+// The last two are from the validation split, and missing if the training did
+// not store them; nothing in the model applies them.
 // A file that is there already is replaced, once the new one is whole.
 func ExportONNX(ctx context.Context, modelDir, dir string, opts ...ExportOption) error {
 	var o engine.ONNXExport
@@ -87,6 +91,14 @@ func ExportONNX(ctx context.Context, modelDir, dir string, opts ...ExportOption)
 		{"criteria.labels", string(labels)},
 		{"criteria.max_length", strconv.Itoa(tokenizer.MaxLength)},
 		{"criteria.truncation", tokenizer.Truncation},
+	}
+	switch d, err := readDecision(modelDir); {
+	case err == nil:
+		o.Metadata = append(o.Metadata,
+			[2]string{"criteria.threshold", strconv.FormatFloat(d.Threshold, 'g', -1, 64)},
+			[2]string{"criteria.temperature", strconv.FormatFloat(d.Temperature, 'g', -1, 64)})
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
 	}
 	return export(modelDir, dir, func() error { return engine.ExportONNX(ctx, modelDir, dir, o) })
 }

@@ -98,7 +98,7 @@ func TestExportONNX(t *testing.T) {
 		return string(model)
 	}
 	whole := export()
-	for _, entry := range []string{"criteria.version", "criteria.max_length\x12\x0264", "criteria.truncation\x12\rlongest_first", "criteria.labels\x12\x14[\"absent\",\"present\"]"} {
+	for _, entry := range []string{"criteria.version", "criteria.threshold", "criteria.temperature", "criteria.max_length\x12\x0264", "criteria.truncation\x12\rlongest_first", "criteria.labels\x12\x14[\"absent\",\"present\"]"} {
 		if !strings.Contains(whole, entry) {
 			t.Errorf("the metadata lack %q", entry)
 		}
