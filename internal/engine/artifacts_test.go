@@ -38,6 +38,9 @@ func TestArtifactsAudit(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
+		if _, cost, err := graphaudit.Inspect(g.Encode(), nil); err != nil || len(cost.Unknown) > 0 {
+			t.Errorf("%s: shapes that could not be followed: %v, %v", name, cost.Unknown, err)
+		}
 		if diff := cmp.Diff(g.Census(), report.Census); diff != "" {
 			t.Errorf("%s: operators (-planned +read):\n%s", name, diff)
 		}

@@ -241,6 +241,23 @@ func auditExport(t *testing.T, what, dir, path string, int8 bool) {
 		t.Errorf("%s: %v", what, err)
 		return
 	}
+	_, cost, err := graphaudit.Inspect(model, map[string]int{"batch": 2, "sequence": 70})
+	if err != nil {
+		t.Errorf("%s: %v", what, err)
+	}
+	if len(cost.Unknown) > 0 {
+		t.Errorf("%s: shapes that could not be followed: %v", what, cost.Unknown)
+	}
+	elements := 0
+	for _, p := range m.Params() {
+		elements += p.Size()
+		if int8 && slices.Contains(report.Initializers, p.Name+".scale") {
+			elements += p.Shape[0]
+		}
+	}
+	if cost.Parameters != elements {
+		t.Errorf("%s: %d parameters found, want %d", what, cost.Parameters, elements)
+	}
 	if diff := cmp.Diff(m.Inference(nil, int8).Census(), report.Census); diff != "" {
 		t.Errorf("%s: operators (-planned +read):\n%s", what, diff)
 	}

@@ -7,7 +7,7 @@
 // It judges structure, not meaning: what operators compute and which versions
 // of them exist is for onnx.checker and ONNX Runtime to say.
 //
-// Import it from tests and internal/cmd/graphaudit only. onnx-go registers
+// Import it only from tests, internal/cmd/graphaudit and examples/inspect. onnx-go registers
 // protobuf messages called onnx.*, and a program that links another package
 // generated from the same definitions would panic at start.
 package graphaudit
