@@ -444,6 +444,30 @@ func checkOverride(key, value string) string {
 
 type missing struct{}
 
+// TestDocsYAML reads the YAML in the pages, and looks up the keys that arguments
+// in it override.
+func TestDocsYAML(t *testing.T) {
+	for _, p := range pages(t) {
+		for _, b := range p.blocks {
+			if b.language != "yaml" {
+				continue
+			}
+			var tree any
+			if err := yaml.Unmarshal([]byte(b.text), &tree); err != nil {
+				t.Errorf("%s: %v", b.where(), err)
+			}
+			for line := range strings.Lines(b.text) {
+				item, ok := strings.CutPrefix(strings.TrimSpace(line), "- ")
+				if m := override.FindStringSubmatch(item); ok && m != nil {
+					if problem := checkOverride(m[2], m[3]); problem != "" {
+						t.Errorf("%s: %s: %s", b.where(), item, problem)
+					}
+				}
+			}
+		}
+	}
+}
+
 // Errors.
 
 const troubleshooting = "docs/troubleshooting.md"
