@@ -145,6 +145,7 @@ func TestLimits(t *testing.T) {
 		{"interpolation of itself", resolve(Map{{"a", "${a}"}}), "Recursive interpolation detected"},
 		{"interpolation through itself", resolve(Map{{"a", "${a.b}"}}), "Recursive interpolation detected"},
 		{"containers that contain each other", resolve(Map{{"a", Map{{"b", "${c}"}}}, {"c", Map{{"d", "${a}"}}}}), "Recursive interpolation detected"},
+		{"top within itself", resolve(Map{{"a", "${oc.select:''}"}}), "Recursive interpolation detected\n    full_key: a"},
 		{"digits", parse("a=" + strings.Repeat("1", 5000)), "Exceeds the limit (4300 digits)"},
 		{"jobs of one key", sweep("a=range(0,10000000)"), "more than 100000 values"},
 		{"jobs of several keys", sweep("a=range(0,1000)", "b=range(0,1000)"), "more than 100000 jobs"},

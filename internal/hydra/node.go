@@ -469,3 +469,11 @@ func (n *node) locate(err error, key any) error {
 	e.Msg += "\n    object_type=" + object
 	return e
 }
+
+// blame says in err that it happened at n. The top of a config has no name.
+func (n *node) blame(err error) error {
+	if n.parent == nil {
+		return err
+	}
+	return n.parent.locate(err, n.key)
+}

@@ -59,12 +59,13 @@ func (r *resolution) step() *Error {
 
 // value returns the value of the subtree of n with all interpolations resolved.
 func (r *resolution) value(n *node) (any, error) {
+	// An interpolation that leads to a container around it recurs for ever.
 	if r.level++; r.level > maxValueDepth {
-		return nil, errorf(KindInterpolation, "Recursive interpolation detected")
+		return nil, n.blame(errorf(KindInterpolation, "Recursive interpolation detected"))
 	}
 	defer func() { r.level-- }()
 	if err := r.step(); err != nil {
-		return nil, err
+		return nil, n.blame(err)
 	}
 	if n.isInterpolation() {
 		target, err := r.dereference(n)
@@ -72,10 +73,7 @@ func (r *resolution) value(n *node) (any, error) {
 			if r.lenient && asError(err).Kind == KindInterpolationMissing {
 				return missing, nil
 			}
-			if n.parent != nil {
-				err = n.parent.locate(err, n.key)
-			}
-			return nil, err
+			return nil, n.blame(err)
 		}
 		c, isNode := target.(*node)
 		if !isNode {
