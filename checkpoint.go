@@ -93,11 +93,15 @@ var free = []string{
 	"data.redsm5_dir", "data.dsm5_criteria_path", "data.dataloader", "hpo", "mlflow",
 }
 
+// keepsCheckpoints reports whether checkpoints are written. Trials of a study have
+// none: what is interrupted is tried again or replaced.
+func (r *run) keepsCheckpoints() bool { return r.trial == nil && r.cfg.Train.KeepCheckpoints > 0 }
+
 // saveCheckpoint writes where the training stands after its last update and
 // removes what is no longer kept. The start of a run, step 0, needs no weights:
 // they are a function of the configuration.
 func (r *run) saveCheckpoint(ctx context.Context) error {
-	if r.cfg.Train.KeepCheckpoints == 0 {
+	if !r.keepsCheckpoints() {
 		return nil
 	}
 	s := r.boundary
@@ -494,7 +498,7 @@ func (r *run) loadCheckpoint(ctx context.Context) error {
 // checkpointDue reports whether it is time for another one.
 func (r *run) checkpointDue() bool {
 	t := r.cfg.Train
-	if t.KeepCheckpoints == 0 || r.state.Step == r.savedStep {
+	if !r.keepsCheckpoints() || r.state.Step == r.savedStep {
 		return false
 	}
 	return t.CheckpointSteps > 0 && r.state.Step%t.CheckpointSteps == 0 ||

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/criteria-go/criteria/internal/optunadb"
 )
 
 // Config holds every setting of a run. [DefaultConfig] returns one with the
@@ -106,16 +108,37 @@ type OptimizationsConfig struct {
 
 // HPOConfig says how a study searches for hyperparameters.
 type HPOConfig struct {
-	StudyName   string       `yaml:"study_name"` // default debertav3-criteria-hpo
-	NTrials     int          `yaml:"n_trials"`   // default 30
-	Pruner      PrunerConfig `yaml:"pruner"`
-	SearchSpace SearchSpace  `yaml:"search_space"`
+	StudyName         string        `yaml:"study_name"`         // a study of this name is continued; default debertav3-criteria-hpo
+	Storage           string        `yaml:"storage"`            // sqlite:///file.db, postgresql://… or mysql://…, as Optuna has it; "": in memory; default sqlite:///optuna.db
+	NTrials           int           `yaml:"n_trials"`           // complete and pruned, of all processes that share the study; default 30
+	NJobs             int           `yaml:"n_jobs"`             // trials of this process that run at the same time; default 1
+	Retries           int           `yaml:"retries"`            // how often a trial that was killed is tried again; default 0
+	MaxFailures       int           `yaml:"max_failures"`       // failed trials of this process at which it gives up; default 10
+	HeartbeatInterval float64       `yaml:"heartbeat_interval"` // seconds between the signs of life of a trial; default 15
+	GracePeriod       float64       `yaml:"grace_period"`       // seconds of silence after which a trial is taken for dead, at least two heartbeats; default 120
+	SaveModels        bool          `yaml:"save_models"`        // keep the best model of every trial; default false: scores only
+	Importance        string        `yaml:"importance"`         // fanova or pedanova; default fanova
+	Sampler           SamplerConfig `yaml:"sampler"`
+	Pruner            PrunerConfig  `yaml:"pruner"`
+	SearchSpace       SearchSpace   `yaml:"search_space"`
+}
+
+// SamplerConfig says how a study draws hyperparameters. What is drawn for a
+// trial is a function of the seed, the number of the trial and the trials before
+// it: workers that share a study never draw the same, and one that works alone
+// draws the same again.
+type SamplerConfig struct {
+	Type           string  `yaml:"type"`             // TPESampler or RandomSampler; default TPESampler
+	Seed           *uint64 `yaml:"seed"`             // nil, in YAML null: every process draws a seed of its own; default 42
+	NStartupTrials int     `yaml:"n_startup_trials"` // trials drawn at random before TPE learns from them; default 10
 }
 
 // PrunerConfig says when a study gives a trial up.
 type PrunerConfig struct {
 	Type           string `yaml:"type"`             // MedianPruner or NopPruner; default MedianPruner
-	NStartupTrials int    `yaml:"n_startup_trials"` // trials before any is pruned; default 5
+	NStartupTrials int    `yaml:"n_startup_trials"` // complete trials before any is pruned; default 5
+	NWarmupSteps   int    `yaml:"n_warmup_steps"`   // a trial is not pruned before this epoch; default 0
+	IntervalSteps  int    `yaml:"interval_steps"`   // epochs from judgement to judgement; default 1
 }
 
 // SearchSpace holds the range of every hyperparameter that a study varies.
@@ -175,7 +198,19 @@ var (
 	ampDtypes         = []string{"bf16", "fp16"}
 	attentions        = []string{"sdpa", "flash_attention_2", "eager"}
 	compileModes      = []string{"default", "reduce-overhead", "max-autotune"}
-	pruners           = []string{"MedianPruner", "NopPruner"}
+	samplers          = []string{samplerTPE, samplerRandom}
+	pruners           = []string{prunerMedian, prunerNop}
+	importances       = []string{importanceFANOVA, importancePEDANOVA}
+)
+
+// Words that are looked at elsewhere, too.
+const (
+	samplerTPE         = "TPESampler"
+	samplerRandom      = "RandomSampler"
+	prunerMedian       = "MedianPruner"
+	prunerNop          = "NopPruner"
+	importanceFANOVA   = "fanova"
+	importancePEDANOVA = "pedanova"
 )
 
 // boolWords are the words that true and false stand for, as in transformers.
@@ -232,9 +267,16 @@ func DefaultConfig() Config {
 			},
 		},
 		HPO: HPOConfig{
-			StudyName: "debertav3-criteria-hpo",
-			NTrials:   30,
-			Pruner:    PrunerConfig{Type: "MedianPruner", NStartupTrials: 5},
+			StudyName:         "debertav3-criteria-hpo",
+			Storage:           "sqlite:///optuna.db",
+			NTrials:           30,
+			NJobs:             1,
+			MaxFailures:       10,
+			HeartbeatInterval: 15,
+			GracePeriod:       120,
+			Importance:        importanceFANOVA,
+			Sampler:           SamplerConfig{Type: samplerTPE, Seed: new(uint64(42)), NStartupTrials: 10},
+			Pruner:            PrunerConfig{Type: prunerMedian, NStartupTrials: 5, IntervalSteps: 1},
 			SearchSpace: SearchSpace{
 				HeadLayers:      IntRange{Low: 0, High: 3},
 				HiddenDim:       IntRange{Low: 64, High: 1024, Log: true},
@@ -308,9 +350,25 @@ func (c Config) Validate() error {
 
 	o := c.HPO
 	v.notEmpty("hpo.study_name", o.StudyName)
+	if o.Storage != "" {
+		if err := optunadb.Check(o.Storage); err != nil {
+			v.fail("hpo.storage", withoutPassword(o.Storage), errors.Unwrap(err).Error())
+		}
+	}
 	v.between("hpo.n_trials", float64(o.NTrials), 1, 1e6)
+	v.between("hpo.n_jobs", float64(o.NJobs), 1, maxWorkers)
+	v.between("hpo.retries", float64(o.Retries), 0, 1e3)
+	v.between("hpo.max_failures", float64(o.MaxFailures), 1, 1e6)
+	if v.between("hpo.heartbeat_interval", o.HeartbeatInterval, 0.1, 3600) {
+		v.between("hpo.grace_period", o.GracePeriod, 2*o.HeartbeatInterval, 1e6)
+	}
+	v.oneOf("hpo.importance", o.Importance, importances)
+	v.oneOf("hpo.sampler.type", o.Sampler.Type, samplers)
+	v.between("hpo.sampler.n_startup_trials", float64(o.Sampler.NStartupTrials), 0, 1e6)
 	v.oneOf("hpo.pruner.type", o.Pruner.Type, pruners)
 	v.between("hpo.pruner.n_startup_trials", float64(o.Pruner.NStartupTrials), 0, 1e6)
+	v.between("hpo.pruner.n_warmup_steps", float64(o.Pruner.NWarmupSteps), 0, maxEpochs)
+	v.between("hpo.pruner.interval_steps", float64(o.Pruner.IntervalSteps), 1, maxEpochs)
 	s := o.SearchSpace
 	v.span("hpo.search_space.head_layers", float64(s.HeadLayers.Low), float64(s.HeadLayers.High), 0, 3, s.HeadLayers.Log)
 	v.span("hpo.search_space.hidden_dim", float64(s.HiddenDim.Low), float64(s.HiddenDim.High), 1, maxDim, s.HiddenDim.Log)
@@ -334,6 +392,9 @@ func (c Config) Validate() error {
 // clone returns a copy that shares no memory with c.
 func (c Config) clone() Config {
 	c.Model.Head.HiddenDims = slices.Clone(c.Model.Head.HiddenDims)
+	if seed := c.HPO.Sampler.Seed; seed != nil {
+		c.HPO.Sampler.Seed = new(*seed)
+	}
 	s := &c.HPO.SearchSpace
 	s.PoolingStrategy.Choices = slices.Clone(s.PoolingStrategy.Choices)
 	s.Activation.Choices = slices.Clone(s.Activation.Choices)
@@ -343,14 +404,35 @@ func (c Config) clone() Config {
 }
 
 // Redacted returns the configuration without secrets (a user and password in
-// mlflow.tracking_uri): what may be logged and stored with the
-// run and the model.
+// mlflow.tracking_uri, a password in hpo.storage): what may be logged and stored
+// with the run and the model.
 func (c Config) Redacted() Config {
 	if u, err := url.Parse(c.MLflow.TrackingURI); err == nil && u.User != nil {
 		u.User = nil
 		c.MLflow.TrackingURI = u.String()
 	}
+	c.HPO.Storage = withoutPassword(c.HPO.Storage)
 	return c
+}
+
+// withoutPassword returns the URL of a storage without the password, if it has
+// one.
+func withoutPassword(storage string) string {
+	u, err := url.Parse(storage)
+	if err != nil {
+		scheme, _, _ := strings.Cut(storage, ":")
+		return scheme + ":…"
+	}
+	_, given := u.User.Password()
+	if query := u.Query(); given || query.Has("password") {
+		if given {
+			u.User = url.User(u.User.Username())
+		}
+		query.Del("password")
+		u.RawQuery = query.Encode()
+		return u.String()
+	}
+	return storage
 }
 
 // withoutEffectOnCPU lists the settings that were asked for and that a CPU
@@ -501,6 +583,16 @@ func (d *decoder) decode(key string, n *yaml.Node, v reflect.Value) {
 	}
 	d.lines[key] = n.Line
 	switch v.Kind() {
+	case reflect.Pointer: // of a scalar that may be left open
+		if n.ShortTag() == "!!null" {
+			v.SetZero()
+			return
+		}
+		value, before := reflect.New(v.Type().Elem()), len(d.problems)
+		d.decode(key, n, value.Elem())
+		if len(d.problems) == before {
+			v.Set(value)
+		}
 	case reflect.Struct:
 		d.decodeStruct(key, n, v)
 	case reflect.Slice:
@@ -632,6 +724,11 @@ func encode(v reflect.Value) *yaml.Node {
 			n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}, encode(v.Field(i)))
 		}
 		return n
+	case reflect.Pointer:
+		if v.IsNil() {
+			return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}
+		}
+		return encode(v.Elem())
 	case reflect.Slice:
 		n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 		for i := range v.Len() {

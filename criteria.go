@@ -138,6 +138,7 @@ type RunStatus string
 
 // The ways in which a run ends, in MLflow's words.
 const (
+	RunRunning  RunStatus = "RUNNING" // it goes on elsewhere: other processes work on the same study
 	RunFinished RunStatus = "FINISHED"
 	RunFailed   RunStatus = "FAILED"
 	RunKilled   RunStatus = "KILLED"

@@ -23,6 +23,14 @@ func ONNXRuntime(library string) Engine { return onnxRuntime{library} }
 type onnxRuntime struct{ library string }
 
 func (r onnxRuntime) Open(ctx context.Context, spec ModelSpec) (Session, error) {
+	e, err := engine.Open(ctx, engineSpec(spec), r.library)
+	if err != nil {
+		return nil, publicError(err)
+	}
+	return ortSession{e}, nil
+}
+
+func engineSpec(spec ModelSpec) engine.Spec {
 	s := engine.Spec{
 		Dir:     spec.Dir,
 		Threads: spec.Threads,
@@ -42,11 +50,7 @@ func (r onnxRuntime) Open(ctx context.Context, spec ModelSpec) (Session, error) 
 			Accumulation: t.Accumulation,
 		}
 	}
-	e, err := engine.Open(ctx, s, r.library)
-	if err != nil {
-		return nil, publicError(err)
-	}
-	return ortSession{e}, nil
+	return s
 }
 
 // ortSession adapts an engine to [Session].

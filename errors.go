@@ -14,8 +14,8 @@ var (
 	ErrInvalidOption = errors.New("criteria: invalid option")
 	// ErrInvalidConfig: the configuration has unknown keys or bad values. See [ConfigError].
 	ErrInvalidConfig = errors.New("criteria: invalid configuration")
-	// ErrReused: Run was called twice on one Trainer.
-	ErrReused = errors.New("criteria: Run was called before; make a new Trainer for a new run")
+	// ErrReused: Run was called twice on one Trainer or Study.
+	ErrReused = errors.New("criteria: Run was called before; make a new Trainer or Study for a new run")
 	// ErrClosed: the Classifier was closed.
 	ErrClosed = errors.New("criteria: the classifier is closed")
 	// ErrOverloaded: the Classifier has more to do than it was allowed to put off. See [OverloadError].
@@ -151,6 +151,8 @@ func (e *DivergedError) Is(target error) bool { return target == ErrDiverged }
 // InterruptedError says that the context ended before the run did.
 // It is [context.Canceled], or [context.DeadlineExceeded] if that ended it.
 type InterruptedError struct {
+	Study      string // name of the study that was interrupted; "" for a training
+	Trials     int    // trials of the study that are complete or pruned
 	Dir        string // output directory: what [WithResume] takes
 	Checkpoint string // folder of the last checkpoint; "" if there is none to resume from
 	Epoch      int    // the epoch that was not finished, from 1; 0: before the first
@@ -159,6 +161,9 @@ type InterruptedError struct {
 }
 
 func (e *InterruptedError) Error() string {
+	if e.Study != "" {
+		return fmt.Sprintf("criteria: study %s: interrupted with %d trials done: %v", e.Study, e.Trials, e.Cause)
+	}
 	if e.Epoch == 0 {
 		return fmt.Sprintf("criteria: interrupted before the first epoch: %v", e.Cause)
 	}

@@ -3,8 +3,12 @@ package criteria
 import "time"
 
 // Hooks are told of a run's progress. Nil fields are skipped. They are called
-// on the goroutine of Run, one at a time and in order; they must not block, and
-// must not call back into the Trainer. A panic in one is not recovered.
+// one at a time and in order, by a Trainer on the goroutine of Run; they must not
+// block, and must not call back into the Trainer or Study. A panic in one is not
+// recovered.
+//
+// In a [Study], Start to End speak of its trials, one after the other. If several
+// run at the same time, their events mix, and Step is not called.
 type Hooks struct {
 	// Download is called while a checkpoint comes from the hub: when the
 	// transfer of a file starts, about once per megabyte, and when it is done.
@@ -20,6 +24,8 @@ type Hooks struct {
 	Checkpoint func(CheckpointEvent)
 	// End is called when the run is over, however it ended.
 	End func(EndEvent)
+	// Trial is called when a trial of a study is over, however it ended.
+	Trial func(TrialEvent)
 }
 
 // DownloadEvent describes the transfer of a file.
@@ -79,6 +85,14 @@ type EndEvent struct {
 	Err    error // what Run returns; nil if it succeeded
 }
 
+// TrialEvent describes a trial that has ended.
+type TrialEvent struct {
+	Trial    Trial
+	Best     *Trial // the best one so far; nil if none is complete
+	Finished int    // complete and pruned trials of the study
+	Trials   int    // that it is to have
+}
+
 // JoinHooks returns hooks that call all of h in order.
 func JoinHooks(h ...Hooks) Hooks {
 	return Hooks{
@@ -88,6 +102,7 @@ func JoinHooks(h ...Hooks) Hooks {
 		Epoch:      joined(h, func(h Hooks) func(EpochEvent) { return h.Epoch }),
 		Checkpoint: joined(h, func(h Hooks) func(CheckpointEvent) { return h.Checkpoint }),
 		End:        joined(h, func(h Hooks) func(EndEvent) { return h.End }),
+		Trial:      joined(h, func(h Hooks) func(TrialEvent) { return h.Trial }),
 	}
 }
 

@@ -11,10 +11,11 @@ import (
 // for the same thing the later one wins. A value that cannot be right is an
 // [*OptionError], which the constructor returns, together with all others.
 
-// TrainerOption configures [NewTrainer], and the training that [Reproduce]
-// repeats.
+// TrainerOption configures [NewTrainer], the training that [Reproduce] repeats
+// and those of a [Study].
 type TrainerOption interface {
 	ReproduceOption
+	StudyOption
 	applyTrainer(*settings) error
 }
 
@@ -31,11 +32,13 @@ type trainerOption func(*settings) error
 
 func (f trainerOption) applyTrainer(s *settings) error       { return f(s) }
 func (f trainerOption) applyReproduce(p *reproduction) error { return f(p.settings) }
+func (f trainerOption) applyStudy(s *studySettings) error    { return f(&s.settings) }
 
 type option func(*settings) error
 
 func (f option) applyTrainer(s *settings) error       { return f(s) }
 func (f option) applyReproduce(p *reproduction) error { return f(p.settings) }
+func (f option) applyStudy(s *studySettings) error    { return f(&s.settings) }
 func (f option) applyLoad(s *settings) error          { return f(s) }
 
 // settings is what options write to.

@@ -135,7 +135,10 @@ func Reproduce(ctx context.Context, runID string, opts ...ReproduceOption) (*Rep
 		return nil, err
 	}
 	r := newRun(p.settings)
-	r.replays = p
+	r.info = func(info *RunInfo) {
+		r.trainingInfo(info)
+		p.describe(info)
+	}
 	work := r.run
 	if p.out.Mode == ReproduceEval {
 		work = r.replay

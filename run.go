@@ -54,7 +54,11 @@ type run struct {
 	hooks Hooks
 	began time.Time
 
-	replays *reproduction // nil unless the run repeats another one
+	// info completes what the tracker is told of the run, by its kind.
+	info  func(*RunInfo)
+	trial *trial // nil unless the run is one of a study
+	// parentID is the tracked run of the study: of trials, and of the study's own run.
+	parentID string
 
 	data         *Dataset
 	classWeights [2]float32
@@ -86,10 +90,12 @@ type run struct {
 }
 
 func newRun(s *settings) *run {
-	return &run{
+	r := &run{
 		settings: s, cfg: s.config.clone(), hooks: JoinHooks(s.hooks...), began: s.now(),
 		engine: s.engine, tokenizer: s.tokenizer, tracked: untracked{},
 	}
+	r.info = r.trainingInfo
+	return r
 }
 
 // run is the order of work. Whatever it opened it closes before it returns.
@@ -145,24 +151,40 @@ func (r *run) end(ctx context.Context, err error) error {
 	if err != nil {
 		status = RunFailed
 	}
-	if ended := ctx.Err(); err != nil && ended != nil && (errors.Is(err, ended) || errors.Is(err, context.Cause(ctx))) {
+	if interrupted(ctx, err) {
 		status = RunKilled
 		err = &InterruptedError{
 			Dir: r.outputDir, Checkpoint: r.savedDir, Epoch: r.state.Epoch, Step: r.state.Step, Cause: context.Cause(ctx),
 		}
 	}
-	// A run that was not interrupted may take its time: a large model is
-	// still on its way to the store, which the tracker watches over.
-	if ctx.Err() != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
-		defer cancel()
-	}
+	return r.endAs(ctx, status, err)
+}
+
+// interrupted reports whether it is the end of ctx that err speaks of.
+func interrupted(ctx context.Context, err error) bool {
+	ended := ctx.Err()
+	return err != nil && ended != nil && (errors.Is(err, ended) || errors.Is(err, context.Cause(ctx)))
+}
+
+// endAs closes the tracked run with a status.
+func (r *run) endAs(ctx context.Context, status RunStatus, err error) error {
+	ctx, cancel := endContext(ctx)
+	defer cancel()
 	if endErr := r.tracked.End(ctx, status); endErr != nil {
 		err = errors.Join(err, trackingError("end the run", endErr))
 	}
 	r.hooks.End(EndEvent{Status: status, Err: err})
 	return err
+}
+
+// endContext returns the context in which a run is closed, for a while if ctx is
+// over. A run that was not interrupted may take its time: a large model is still
+// on its way to the store, which the tracker watches over.
+func endContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() == nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 }
 
 func (r *run) result() *Result {
@@ -197,28 +219,25 @@ func (r *run) readData(ctx context.Context) error {
 	return nil
 }
 
+// trainingInfo describes a training to the tracker.
+func (r *run) trainingInfo(info *RunInfo) {
+	info.Description = fmt.Sprintf("Fine-tuning of %s on %s.", r.cfg.Model.Checkpoint, r.data.Name)
+	info.Tags["stage"] = "train"
+	info.Params = r.cfg.params()
+	if r.resume != nil {
+		info.ResumeRunID = r.resume.state.RunID
+	}
+}
+
 // startTracking comes before anything that takes long: a store that cannot be
 // reached must not cost an epoch.
 func (r *run) startTracking(ctx context.Context) error {
 	if r.tracker == nil {
 		return nil
 	}
-	info := RunInfo{
-		Name:        r.cfg.MLflow.RunName,
-		Description: fmt.Sprintf("Fine-tuning of %s on %s.", r.cfg.Model.Checkpoint, r.data.Name),
-		Tags:        lineageTags(ctx, r.data),
-		Params:      r.cfg.params(),
-		Started:     r.began,
-		Dir:         r.outputDir,
-	}
-	info.Tags["stage"] = "train"
-	if r.replays != nil {
-		r.replays.describe(&info)
-	}
+	info := RunInfo{Name: r.cfg.MLflow.RunName, Tags: lineageTags(ctx, r.data), Started: r.began, Dir: r.outputDir}
+	r.info(&info)
 	r.tags = info.Tags
-	if r.resume != nil {
-		info.ResumeRunID = r.resume.state.RunID
-	}
 	for _, s := range r.data.splits() {
 		info.Datasets = append(info.Datasets, DatasetInfo{
 			Name: r.data.Name, Context: string(s.phase), Digest: s.digest(), Source: r.data.Source, Rows: len(s.examples),
@@ -280,7 +299,8 @@ func (r *run) findModel(ctx context.Context) error {
 	return err
 }
 
-func (r *run) openModel(ctx context.Context, closers *closers) error {
+// openModel opens the tokenizer of the checkpoint and a session that trains it.
+func (r *run) openModel(ctx context.Context, closers *closers) (err error) {
 	if r.modelHashes == nil { // a reproduction has looked at it before
 		if err := r.findModel(ctx); err != nil {
 			return err
@@ -289,7 +309,6 @@ func (r *run) openModel(ctx context.Context, closers *closers) error {
 	if err := r.checkModel(); err != nil {
 		return err
 	}
-	var err error
 	if r.tokenizer == nil {
 		if r.tokenizer, err = openTokenizer(r.checkpoint, r.cfg.Model.Tokenizer, r.cfg.Data.DataLoader.NumWorkers); err != nil {
 			return err
@@ -299,14 +318,27 @@ func (r *run) openModel(ctx context.Context, closers *closers) error {
 	if r.engine == nil {
 		r.engine = ONNXRuntime("")
 	}
-	t := r.cfg.Train
 	head := r.cfg.Model.Head
-	if extra := len(head.HiddenDims) - head.NumLayers; extra > 0 {
+	if len(head.HiddenDims) > head.NumLayers {
 		r.log.Warn(fmt.Sprintf("model.head.hidden_dims has %d widths, but model.head.num_layers is %d: the rest is not used",
 			len(head.HiddenDims), head.NumLayers))
-		head.HiddenDims = head.HiddenDims[:head.NumLayers]
 	}
-	r.session, err = r.engine.Open(ctx, ModelSpec{
+	info, err := r.openSession(ctx, closers)
+	if err != nil {
+		return err
+	}
+	r.log.Info("model", "checkpoint", r.cfg.Model.Checkpoint, "device", info.Device, "parameters", info.Parameters)
+	if keys := r.cfg.withoutEffectOnCPU(); len(keys) > 0 && !info.GPU {
+		r.log.Info("without effect on this device: " + strings.Join(keys, " "))
+	}
+	return nil
+}
+
+// modelSpec is the model that a configuration trains.
+func (r *run) modelSpec(c Config) ModelSpec {
+	t, head := c.Train, c.Model.Head
+	head.HiddenDims = head.HiddenDims[:head.NumLayers]
+	return ModelSpec{
 		Dir:     r.checkpoint,
 		Head:    head,
 		Threads: t.Threads,
@@ -314,18 +346,18 @@ func (r *run) openModel(ctx context.Context, closers *closers) error {
 			Seed: t.Seed, Optimizer: t.OptimizerType, WeightDecay: t.WeightDecay,
 			MaxGradNorm: t.MaxGradNorm, Accumulation: t.GradientAccumulationSteps,
 		},
-	})
+	}
+}
+
+// openSession opens the session that trains.
+func (r *run) openSession(ctx context.Context, closers *closers) (info SessionInfo, err error) {
+	r.session, err = r.engine.Open(ctx, r.modelSpec(r.cfg))
 	if err != nil {
-		return openError(r.checkpoint, err)
+		return info, openError(r.checkpoint, err)
 	}
 	closers.add(func() error { return r.closeSession() })
-
-	info := describe(r.session)
-	r.log.Info("model", "checkpoint", r.cfg.Model.Checkpoint, "device", info.Device, "parameters", info.Parameters)
-	if keys := r.cfg.withoutEffectOnCPU(); len(keys) > 0 && !info.GPU {
-		r.log.Info("without effect on this device: " + strings.Join(keys, " "))
-	}
-	return r.recordSession(ctx, info)
+	info = describe(r.session)
+	return info, r.recordSession(ctx, info)
 }
 
 // recordSession records on what, with which versions and, if it trains, from
@@ -361,7 +393,14 @@ func (r *run) closeSession() error {
 
 // tokenize encodes all splits, once for the whole run.
 func (r *run) tokenize(ctx context.Context) error {
-	for _, s := range r.data.splits() {
+	if err := r.encodeSplits(ctx, r.data.splits()); err != nil {
+		return err
+	}
+	return r.planSchedule()
+}
+
+func (r *run) encodeSplits(ctx context.Context, splits []namedSplit) error {
+	for _, s := range splits {
 		e, err := r.encode(ctx, s)
 		if err != nil {
 			return err
@@ -375,6 +414,11 @@ func (r *run) tokenize(ctx context.Context) error {
 			r.test = e
 		}
 	}
+	return nil
+}
+
+// planSchedule sets the learning rate of every update.
+func (r *run) planSchedule() error {
 	t := r.cfg.Train
 	micro := len(r.train.trainingBatches(t.BatchSize, t.Seed, 1))
 	if r.state.Micro > micro {
@@ -423,7 +467,7 @@ func (r *run) dryRun(ctx context.Context) error {
 	r.log.Info("dry run passed", "pairs", b.Rows, "tokens", b.Length, "loss", round(result.Loss))
 	r.hooks.Start(StartEvent{
 		RunID: r.tracked.ID(), Dir: r.outputDir,
-		Train: r.train.len(), Val: r.val.len(), Test: r.test.len(),
+		Train: r.train.len(), Val: r.val.len(), Test: len(r.data.Test),
 		Epochs: t.Epochs, Steps: r.schedule.Total, DryRunLoss: result.Loss,
 	})
 	return nil
@@ -458,8 +502,10 @@ func (r *run) trainAll(ctx context.Context) error {
 
 		if better {
 			s.BestEpoch = s.Epoch
-			if err := r.saveBest(ctx); err != nil {
-				return err
+			if r.trial == nil || r.trial.keepsModel {
+				if err := r.saveBest(ctx); err != nil {
+					return err
+				}
 			}
 		}
 		// Only now may a checkpoint say that this epoch is done: a run resumed
@@ -467,6 +513,11 @@ func (r *run) trainAll(ctx context.Context) error {
 		r.boundary = *s
 		if err := r.saveCheckpoint(ctx); err != nil {
 			return err
+		}
+		if r.trial != nil {
+			if err := r.trial.judge(ctx, scores); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -648,6 +699,21 @@ type reportPart struct {
 	make func() ([]byte, error)
 }
 
+// reportFile writes a file of the report and stores it as an artifact.
+func (r *run) reportFile(ctx context.Context, f reportPart) error {
+	content, err := f.make()
+	if err != nil {
+		return fmt.Errorf("criteria: make %s: %w", f.name, err)
+	}
+	if err := atomicfile.WriteFile(filepath.Join(r.outputDir, f.name), content); err != nil {
+		return fmt.Errorf("criteria: write %s: %w", f.name, err)
+	}
+	if err := r.tracked.LogArtifact(ctx, f.name, bytes.NewReader(content)); err != nil {
+		return trackingError("store "+f.name, err)
+	}
+	return nil
+}
+
 // report writes pictures and tables beside the model and stores all artifacts.
 func (r *run) report(ctx context.Context) error {
 	files := []reportPart{
@@ -659,15 +725,8 @@ func (r *run) report(ctx context.Context) error {
 		files = append(files, reportPart{curvesFile, r.curvesPicture})
 	}
 	for _, f := range files {
-		content, err := f.make()
-		if err != nil {
-			return fmt.Errorf("criteria: make %s: %w", f.name, err)
-		}
-		if err := atomicfile.WriteFile(filepath.Join(r.outputDir, f.name), content); err != nil {
-			return fmt.Errorf("criteria: write %s: %w", f.name, err)
-		}
-		if err := r.tracked.LogArtifact(ctx, f.name, bytes.NewReader(content)); err != nil {
-			return trackingError("store "+f.name, err)
+		if err := r.reportFile(ctx, f); err != nil {
+			return err
 		}
 	}
 	dir := filepath.Join(r.outputDir, bestModelDir)

@@ -61,7 +61,9 @@ func (d *DB) InitStudyAttr(ctx context.Context, id int, key, value string) (stor
 		if err != nil || found {
 			return err
 		}
-		stored = value
+		if stored = value; value == "" {
+			return nil
+		}
 		_, err = t.exec(ctx, `INSERT INTO study_user_attributes (study_id, "key", value_json) VALUES (?, ?, ?)`, id, key, value)
 		return err
 	})

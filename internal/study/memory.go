@@ -49,7 +49,7 @@ func (m *Memory) InitStudyAttr(_ context.Context, study int, key, value string) 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	attrs := m.studies[study].attrs
-	if _, ok := attrs[key]; !ok {
+	if _, ok := attrs[key]; !ok && value != "" {
 		attrs[key] = value
 	}
 	return attrs[key], nil

@@ -22,7 +22,8 @@ type Storage interface {
 	OpenStudy(ctx context.Context, name string, direction Direction) (study int, err error)
 	// InitStudyAttr gives a study a user attribute, as JSON, unless it has it. It
 	// returns the value that the study has then: of several workers, all get the
-	// first one's.
+	// first one's. With an empty value it only looks, and returns "" if there is
+	// none.
 	InitStudyAttr(ctx context.Context, study int, key, value string) (stored string, err error)
 	// Trials returns all trials of a study in the order of their numbers. What
 	// it returns is shared and must not be changed.

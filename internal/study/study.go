@@ -66,6 +66,9 @@ type Options struct {
 	// Finished is called after each trial that ended here, by its worker.
 	// Optional.
 	Finished func(FrozenTrial)
+	// Abandoned is called for each trial of a dead worker that this one has
+	// failed. Optional.
+	Abandoned func(FrozenTrial)
 }
 
 // Study is one search for hyperparameters.
@@ -184,6 +187,23 @@ func (s *Study) InitAttr(ctx context.Context, key string, value, stored any) err
 	return nil
 }
 
+// Attr decodes a user attribute of the study into value and reports whether the
+// study has it.
+func (s *Study) Attr(ctx context.Context, key string, value any) (found bool, err error) {
+	id, err := s.o.Storage.OpenStudy(ctx, s.o.Name, s.o.Direction)
+	if err != nil {
+		return false, err
+	}
+	text, err := s.o.Storage.InitStudyAttr(ctx, id, key, "")
+	if err != nil || text == "" {
+		return false, err
+	}
+	if err := json.Unmarshal([]byte(text), value); err != nil {
+		return false, fmt.Errorf("study: attribute %s is %s: %w", key, text, err)
+	}
+	return true, nil
+}
+
 // Run runs trials until the study has as many as it is to have, together with
 // whoever else works on it; trials that run elsewhere are waited for, and done
 // again if their worker dies. It returns nil then, or a *FailuresError, or the
@@ -233,6 +253,9 @@ func (r *run) work(ctx context.Context) error {
 		}
 		for _, t := range stale {
 			r.log.Warn("a trial was abandoned by its worker", "trial", t.Number)
+			if r.Abandoned != nil {
+				r.Abandoned(clone(t))
+			}
 		}
 		if r.TrialsHere > 0 && r.started.Add(1) > int64(r.TrialsHere) {
 			return nil
@@ -310,7 +333,7 @@ func (r *run) try(ctx context.Context, frozen FrozenTrial) error {
 		return errors.Join(e, err)
 	}
 	trial.frozen.State, trial.frozen.Value, trial.frozen.DatetimeComplete = state, value, time.Now()
-	log.Info("trial ended", "state", state, "value", value)
+	log.Debug("trial ended", "state", state, "value", value)
 	if interrupted {
 		if again, ok := Retry(trial.frozen, r.Retries); ok {
 			if _, e := r.Storage.Enqueue(end, r.id, again); e != nil {
