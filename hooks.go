@@ -7,8 +7,9 @@ import "time"
 // block, and must not call back into the Trainer or Study. A panic in one is not
 // recovered.
 //
-// In a [Study], Start to End speak of its trials, one after the other. If several
-// run at the same time, their events mix, and Step is not called.
+// Of a [Study], Start and End are called once. Step, Epoch and Checkpoint speak of
+// its trials; if several run at the same time, their events mix, and Step is not
+// called.
 type Hooks struct {
 	// Download is called while a checkpoint comes from the hub: when the
 	// transfer of a file starts, about once per megabyte, and when it is done.
@@ -56,6 +57,7 @@ const (
 
 // StepEvent describes a micro-batch that was computed.
 type StepEvent struct {
+	Trial         int // of a study, its number
 	Phase         Phase
 	Epoch, Epochs int // the epoch, from 1, of how many
 	Pairs, Total  int // pairs of this phase and epoch that are done, of how many
@@ -68,6 +70,7 @@ type StepEvent struct {
 
 // EpochEvent describes an epoch that has ended.
 type EpochEvent struct {
+	Trial int // of a study, its number
 	EpochScores
 	Epochs int
 	Best   bool // whether it is the best so far
@@ -75,6 +78,7 @@ type EpochEvent struct {
 
 // CheckpointEvent describes a model that was written.
 type CheckpointEvent struct {
+	Trial int // of a study, its number
 	Dir   string
 	Epoch int
 }

@@ -69,15 +69,26 @@ func freeMemory(ctx context.Context, root string) (int64, error) {
 		return 0, fmt.Errorf("criteria: %w", err)
 	}
 	free := int64(m.Available)
-	for _, c := range []struct{ limit, used string }{
-		{"sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"},
-		{"sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"},
+	for _, c := range []struct{ dir, limit, used, cache string }{
+		{"sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "},
+		{"sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "},
 	} {
-		limit, ok := readNumber(filepath.Join(root, c.limit))
-		used, known := readNumber(filepath.Join(root, c.used))
-		if ok && known {
-			free = min(free, max(0, limit-used))
+		dir := filepath.Join(root, c.dir)
+		limit, limited := readNumber(filepath.Join(dir, c.limit))
+		used, known := readNumber(filepath.Join(dir, c.used))
+		if !limited || !known {
+			continue
 		}
+		// Files that are only cached make room when it is needed.
+		stat, _ := os.ReadFile(filepath.Join(dir, "memory.stat"))
+		for line := range strings.Lines(string(stat)) {
+			if rest, ok := strings.CutPrefix(line, c.cache); ok {
+				if n, err := strconv.ParseInt(strings.TrimSpace(rest), 10, 64); err == nil {
+					used -= n
+				}
+			}
+		}
+		free = min(free, max(0, limit-used))
 	}
 	return free, nil
 }

@@ -24,7 +24,7 @@ func ProgressBar(w io.Writer) Hooks {
 
 func bars(w io.Writer) Hooks {
 	p := &barProgress{w: w}
-	return Hooks{Step: p.step, Download: p.download, End: p.end}
+	return Hooks{Step: p.step, Download: p.download, End: func(EndEvent) { p.clear() }, Trial: func(TrialEvent) { p.clear() }}
 }
 
 // stretch names a piece of work that has a bar of its own.
@@ -71,8 +71,8 @@ func (p *barProgress) show(stretch string, total, done int64, opts ...progressba
 	}
 }
 
-// end clears the bar of a run that stopped in the middle of it.
-func (p *barProgress) end(EndEvent) {
+// clear removes the bar of a run that stopped in the middle of it.
+func (p *barProgress) clear() {
 	if p.bar != nil {
 		_ = p.bar.Clear()
 	}

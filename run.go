@@ -251,7 +251,9 @@ func (r *run) startTracking(ctx context.Context) error {
 	if err := tracked.LogArtifact(ctx, configArtifact, bytes.NewReader(r.cfg.Redacted().YAML())); err != nil {
 		return trackingError("store "+configArtifact, err)
 	}
-	r.log.Info("tracking", "run_id", tracked.ID())
+	if r.trial == nil {
+		r.log.Info("tracking", "run_id", tracked.ID())
+	}
 	if r.resume == nil {
 		return nil
 	}
@@ -494,7 +496,7 @@ func (r *run) trainAll(ctx context.Context) error {
 		if err := r.logEpoch(ctx, scores); err != nil {
 			return err
 		}
-		r.hooks.Epoch(EpochEvent{EpochScores: scores, Epochs: r.cfg.Train.Epochs, Best: better})
+		r.hooks.Epoch(EpochEvent{Trial: r.trialNumber(), EpochScores: scores, Epochs: r.cfg.Train.Epochs, Best: better})
 		r.log.Info(fmt.Sprintf("epoch %d/%d", s.Epoch, r.cfg.Train.Epochs),
 			"train_loss", round(scores.Train.Loss), "train_macro_f1", round(scores.Train.MacroF1),
 			"val_loss", round(scores.Val.Loss), "val_accuracy", round(scores.Val.Accuracy), "val_macro_f1", round(scores.Val.MacroF1),
@@ -588,13 +590,21 @@ func (r *run) trainEpoch(ctx context.Context) error {
 	return nil
 }
 
+// trialNumber is the number of the trial of a study; 0 for other runs.
+func (r *run) trialNumber() int {
+	if r.trial == nil {
+		return 0
+	}
+	return r.trial.number
+}
+
 func (r *run) stepError(err error) error {
 	return fmt.Errorf("criteria: epoch %d, step %d: %w", r.state.Epoch, r.state.Step, err)
 }
 
 func (r *run) hookStep(phase Phase, pairs, total int, loss float64) {
 	r.hooks.Step(StepEvent{
-		Phase: phase, Epoch: r.state.Epoch, Epochs: r.cfg.Train.Epochs, Pairs: pairs, Total: total,
+		Trial: r.trialNumber(), Phase: phase, Epoch: r.state.Epoch, Epochs: r.cfg.Train.Epochs, Pairs: pairs, Total: total,
 		Step: r.state.Step, Steps: r.schedule.Total, Loss: loss, LearningRate: r.lastRate, GradNorm: r.lastNorm,
 		Time: r.now(),
 	})
@@ -658,7 +668,7 @@ func (r *run) saveBest(ctx context.Context) error {
 		return fmt.Errorf("criteria: save the best model to %s: %w", dir, err)
 	}
 	r.log.Info("new best model saved", "epoch", r.state.BestEpoch, "val_macro_f1", round(r.state.best().Val.MacroF1), "dir", dir)
-	r.hooks.Checkpoint(CheckpointEvent{Dir: dir, Epoch: r.state.BestEpoch})
+	r.hooks.Checkpoint(CheckpointEvent{Trial: r.trialNumber(), Dir: dir, Epoch: r.state.BestEpoch})
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -310,6 +311,7 @@ func (r *studyRun) try(ctx context.Context, record *study.Trial) (value float64,
 		return 0, fmt.Errorf("criteria: %w", err)
 	}
 	one := r.newTrial(record, h)
+	r.log.Info(fmt.Sprintf("trial %d: %s", record.Number(), h))
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("criteria: panic: %v\n%s", p, debug.Stack())
@@ -372,6 +374,9 @@ func (r *studyRun) locked(f func()) {
 func (r *run) try(ctx context.Context, worker string) (err error) {
 	closers := closers{}
 	defer func() { err = errors.Join(err, closers.close()) }()
+	if err := os.MkdirAll(r.outputDir, 0o755); err != nil {
+		return fmt.Errorf("criteria: output directory: %w", err)
+	}
 	if err := r.startTracking(ctx); err != nil {
 		return err
 	}
@@ -439,8 +444,11 @@ func (r *studyRun) finished(ctx context.Context, frozen study.FrozenTrial) {
 	}
 	e := TrialEvent{Trial: newTrialRecord(frozen), Finished: finishedTrials(trials), Trials: r.config.HPO.NTrials}
 	line := fmt.Sprintf("trial %d %s", e.Trial.Number, e.Trial.State)
-	if e.Trial.State != TrialFailed {
-		line += fmt.Sprintf(" after %d epochs with %s %.4f", len(e.Trial.Scores), objective, e.Trial.Value)
+	if e.Trial.State == TrialFailed {
+		reason, _, _ := strings.Cut(e.Trial.Reason, "\n")
+		line += ", " + reason
+	} else {
+		line += fmt.Sprintf(" after epoch %d with %s %.4f", len(e.Trial.Scores), objective, e.Trial.Value)
 	}
 	if best, ok := study.Best(trials, study.Maximize); ok {
 		record := newTrialRecord(best)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/criteria-go/criteria/internal/report"
 	"github.com/criteria-go/criteria/internal/study"
@@ -157,6 +158,18 @@ func (h hyperparameters) apply(base Config) Config {
 	c.Train.LearningRate, c.Train.BatchSize = h.LearningRate, h.BatchSize
 	c.Train.WarmupRatio, c.Train.WeightDecay, c.Train.Scheduler = h.WarmupRatio, h.WeightDecay, h.Scheduler
 	return c
+}
+
+// String lists the values for people.
+func (h hyperparameters) String() string {
+	params := h.params()
+	words := make([]string, 0, len(paramNames))
+	for _, name := range paramNames {
+		if name != paramHiddenDim || h.HeadLayers > 0 {
+			words = append(words, name+"="+params[name])
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // params are the values for the record: all ten, as Python's str writes them.

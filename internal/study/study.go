@@ -347,7 +347,7 @@ func (r *run) try(ctx context.Context, frozen FrozenTrial) error {
 	if err == nil || interrupted {
 		return nil // work sees that ctx has ended
 	}
-	log.Warn("trial failed", "err", err)
+	log.Debug("trial failed", "err", err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.failures++; r.failures >= r.FailureLimit {
