@@ -352,7 +352,11 @@ func (c Config) Validate() error {
 	v.notEmpty("hpo.study_name", o.StudyName)
 	if o.Storage != "" {
 		if err := optunadb.Check(o.Storage); err != nil {
-			v.fail("hpo.storage", withoutPassword(o.Storage), errors.Unwrap(err).Error())
+			want := "sqlite:///file.db, postgresql://user@host/database or mysql://user@host/database"
+			if cause := errors.Unwrap(err).Error(); !strings.HasPrefix(cause, "want sqlite") {
+				want += " (" + cause + ")"
+			}
+			v.fail("hpo.storage", withoutPassword(o.Storage), want)
 		}
 	}
 	v.between("hpo.n_trials", float64(o.NTrials), 1, 1e6)

@@ -70,11 +70,31 @@
 // [Reproduce] repeats a run from what MLflow has of it, by testing its model or by
 // training it again, and says by how much each metric differs.
 //
+// # Searching
+//
+// A [Study] searches for the hyperparameters of the best model: each of its trials
+// is a training with values drawn from [SearchSpace], by TPE unless [WithSampler]
+// says otherwise, and given up early if it falls behind.
+//
+//	study, err := criteria.NewStudy(
+//		criteria.WithData("data/redsm5", "data/redsm5/dsm5_criteria.json"),
+//		criteria.WithStorage("postgresql://optuna@db/optuna"),
+//		criteria.WithTrials(100),
+//	)
+//	if err != nil {
+//		return err
+//	}
+//	result, err := study.Run(ctx) // result.Config is what NewTrainer takes
+//
+// Whoever gives the same name and storage works on the same study, at the same
+// time or later: on another machine, in Python with Optuna itself, or this program
+// after it was interrupted.
+//
 // # Errors
 //
 // Errors say what was found, what was wanted and what to do. What a program can
 // act on has a type: [*OptionError], [*ConfigError], [*DataError], [*RuntimeError],
-// [*DivergedError], [*InterruptedError], [*CheckpointError]. That a training stopped early is no
+// [*DivergedError], [*InterruptedError], [*CheckpointError], [*StudyError]. That a training stopped early is no
 // error but a [StopReason].
 //
 // When the context of Run ends, the update at hand is finished, a checkpoint is

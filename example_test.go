@@ -61,6 +61,64 @@ func Example() {
 	// 1 prediction
 }
 
+// A search from options alone, with the stand-ins of the example above. Its
+// result is what a training of the best values takes.
+func ExampleNewStudy() {
+	checkpoint, output := exampleDirs()
+	defer os.RemoveAll(checkpoint)
+	defer os.RemoveAll(output)
+
+	ports := []criteria.TrainerOption{
+		criteria.WithDataset(fakes.Dataset(30, 8, 8, 1)), criteria.WithEngine(&fakes.Engine{}), criteria.WithTokenizer(&fakes.Tokenizer{}),
+	}
+	study, err := criteria.NewStudy(append([]criteria.StudyOption{
+		criteria.WithCheckpoint(checkpoint),
+		criteria.WithOutputDir(output),
+		criteria.WithStorage(""), // in memory; sqlite:///optuna.db or postgresql://… can be continued and shared
+		criteria.WithTrials(3),
+		criteria.WithEpochs(3),
+		criteria.WithHooks(criteria.Hooks{Trial: func(e criteria.TrialEvent) {
+			fmt.Println("trial", e.Trial.Number, e.Trial.State, "after", len(e.Trial.Scores), "epochs")
+		}}),
+	}, studyOptions(ports)...)...)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx := context.Background()
+	result, err := study.Run(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	trainer, err := criteria.NewTrainer(append(ports, criteria.WithConfig(*result.Config), criteria.WithOutputDir(output))...)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	best, err := trainer.Run(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("trained again, the same:", best.Best.Val.MacroF1 == result.Best.Value)
+	// Output:
+	// trial 0 completed after 3 epochs
+	// trial 1 completed after 3 epochs
+	// trial 2 completed after 3 epochs
+	// trained again, the same: true
+}
+
+// studyOptions turns options of trainers into those of studies, which they are too.
+func studyOptions(from []criteria.TrainerOption) []criteria.StudyOption {
+	to := make([]criteria.StudyOption, len(from))
+	for i, o := range from {
+		to[i] = o
+	}
+	return to
+}
+
 func exampleDirs() (checkpoint, output string) {
 	checkpoint, err := os.MkdirTemp("", "checkpoint")
 	if err == nil {

@@ -135,10 +135,7 @@ func Reproduce(ctx context.Context, runID string, opts ...ReproduceOption) (*Rep
 		return nil, err
 	}
 	r := newRun(p.settings)
-	r.info = func(info *RunInfo) {
-		r.trainingInfo(info)
-		p.describe(info)
-	}
+	r.replays = p
 	work := r.run
 	if p.out.Mode == ReproduceEval {
 		work = r.replay

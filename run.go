@@ -54,9 +54,9 @@ type run struct {
 	hooks Hooks
 	began time.Time
 
-	// info completes what the tracker is told of the run, by its kind.
-	info  func(*RunInfo)
-	trial *trial // nil unless the run is one of a study
+	replays *reproduction  // nil unless the run repeats another one
+	trial   *trial         // nil unless the run is one of a study
+	info    func(*RunInfo) // completes what the tracker is told of the run, by its kind
 	// parentID is the tracked run of the study: of trials, and of the study's own run.
 	parentID string
 
@@ -226,6 +226,9 @@ func (r *run) trainingInfo(info *RunInfo) {
 	info.Params = r.cfg.params()
 	if r.resume != nil {
 		info.ResumeRunID = r.resume.state.RunID
+	}
+	if r.replays != nil {
+		r.replays.describe(info)
 	}
 }
 

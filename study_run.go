@@ -333,7 +333,7 @@ func (r *studyRun) newTrial(record *study.Trial, h hyperparameters) *run {
 	one := newRun(&s)
 	one.trial = &trial{number: record.Number(), keepsModel: r.config.HPO.SaveModels, record: record}
 	one.data, one.classWeights, one.train, one.val = base.data, base.classWeights, base.train, base.val
-	one.checkpoint, one.engine, one.tokenizer = base.checkpoint, base.engine, base.tokenizer
+	one.checkpoint, one.modelHashes, one.engine, one.tokenizer = base.checkpoint, base.modelHashes, base.engine, base.tokenizer
 	one.parentID = base.parentID
 	one.info = func(info *RunInfo) {
 		info.Name = fmt.Sprintf("trial-%d", record.Number())
@@ -477,8 +477,8 @@ func (r *studyRun) recordBest(ctx context.Context, trials []study.FrozenTrial) e
 	if err := r.base.tracked.LogArtifact(ctx, bestTrialFile, bytes.NewReader(text)); err != nil {
 		return trackingError("store "+bestTrialFile, err)
 	}
-	// The step is one that never comes again, whoever records the next best.
-	if err := r.base.tracked.LogMetrics(ctx, len(trials), map[string]float64{
+	// Another best trial means that one more has ended: no step comes again.
+	if err := r.base.tracked.LogMetrics(ctx, endedTrials(trials), map[string]float64{
 		"best_trial_number": float64(best.Number), "best_trial_value": best.Value,
 	}); err != nil {
 		return trackingError("log the best trial", err)
@@ -637,6 +637,18 @@ func (r *StudyResult) finished() int {
 	return n
 }
 
+// endedTrials counts those that change no more.
+func endedTrials(trials []study.FrozenTrial) int {
+	n := 0
+	for _, t := range trials {
+		if t.State.IsFinished() {
+			n++
+		}
+	}
+	return n
+}
+
+// finishedTrials counts those that are complete or pruned.
 func finishedTrials(trials []study.FrozenTrial) int {
 	var tally study.Tally
 	for _, t := range trials {

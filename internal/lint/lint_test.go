@@ -74,7 +74,7 @@ var onlyIn = map[string][]string{
 	"github.com/yalue/onnxruntime_go": {"internal/ort"},
 	"github.com/daulet/tokenizers":    {"internal/token"},
 	"github.com/owulveryck/onnx-go":   {"internal/graphaudit"},
-	"github.com/c-bata/goptuna":       {"internal/study", "internal/optunadb"},
+	"github.com/c-bata/goptuna":       {"", "internal/study", "internal/optunadb"}, // its interfaces are options of the root's
 	"modernc.org/sqlite":              {"internal/mlflow", "internal/optunadb"},
 	"gonum.org/v1/plot":               {"internal/report"},
 
