@@ -55,7 +55,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 	flags.Int64Var(&limits.Body, "max-body", 1<<20, "most bytes of a request")
 	flags.IntVar(&limits.Pairs, "max-pairs", 128, "most pairs of a request")
 	flags.IntVar(&limits.Text, "max-text", 64<<10, "most bytes of a text")
-	flags.DurationVar(&limits.Timeout, "timeout", 30*time.Second, "time for one request")
+	flags.DurationVar(&limits.Timeout, "timeout", 30*time.Second, "time for an answer")
+	flags.DurationVar(&limits.Read, "read-timeout", 15*time.Second, "time for a request to arrive")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -44,7 +44,8 @@ type Limits struct {
 	Body    int64         // bytes of a request; default 1 MiB
 	Pairs   int           // in one request; default 128
 	Text    int           // bytes of a post or a criterion; default 64 KiB
-	Timeout time.Duration // for one request, waiting included; default 30 s
+	Timeout time.Duration // for an answer, waiting included; default 30 s
+	Read    time.Duration // for a request to arrive; default 15 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -59,6 +60,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Timeout == 0 {
 		l.Timeout = 30 * time.Second
+	}
+	if l.Read == 0 {
+		l.Read = 15 * time.Second
 	}
 	return l
 }

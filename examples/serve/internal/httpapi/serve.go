@@ -9,13 +9,11 @@ import (
 	"time"
 )
 
-// Times for what happens around a request. A client that is slower holds a
+// Times for what happens after a request. A client that is slower holds a
 // connection, but no part of the model.
 const (
-	headerTimeout = 5 * time.Second
-	readTimeout   = 15 * time.Second // of a whole request
-	writeTimeout  = 15 * time.Second // of an answer, beyond the time to compute it
-	idleTimeout   = 2 * time.Minute  // of a connection that is kept
+	writeTimeout = 15 * time.Second // for an answer to be taken, beyond the time to compute it
+	idleTimeout  = 2 * time.Minute  // of a connection that is kept
 )
 
 // Serve answers requests until ctx ends. Then /readyz says no; after the time
@@ -23,13 +21,12 @@ const (
 // answered, for no longer than a request may take, and returns.
 func Serve(ctx context.Context, l net.Listener, s *Server, drain time.Duration) error {
 	server := &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      readTimeout + s.limits.Timeout + writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler:        s,
+		ReadTimeout:    s.limits.Read, // of headers and body together
+		WriteTimeout:   s.limits.Read + s.limits.Timeout + writeTimeout,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: 16 << 10,
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
@@ -41,7 +38,7 @@ func Serve(ctx context.Context, l net.Listener, s *Server, drain time.Duration) 
 	s.log.Info("draining", "cause", context.Cause(ctx).Error())
 	s.Drain()
 	time.Sleep(drain)
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.Timeout+readTimeout)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.Read+s.limits.Timeout)
 	defer cancel()
 	err := server.Shutdown(last)
 	if err != nil {
