@@ -95,6 +95,7 @@ type builder struct {
 
 	ids, tokens *graph.Value // int64 [B, L]; float32 [B·L, 1], the attention mask
 	embedded    *graph.Value // rows of the word embeddings [B·L, D]
+	input       *graph.Value // of the first layer: the same, normalised [B·L, D]
 	relative    *graph.Value // normalised relative embeddings [R, D]
 	positions   positions
 	keyBias     *graph.Value // [1, B, 1, L]: 0 for tokens, very negative for padding
@@ -171,6 +172,7 @@ func (b *builder) embed() *graph.Value {
 	b.embedded = g.Gather(b.param(WordEmbeddings), g.Reshape(b.ids, n))
 	x := b.norm(b.embedded, "deberta.embeddings.LayerNorm")
 	x = b.dropout(g.Mul(x, b.tokens), b.Config.HiddenDropout)
+	b.input = x
 
 	used := g.Gather(b.param(relEmbeddings), g.Ints(b.positions.rows, len(b.positions.rows)))
 	b.relative = b.norm(used, "deberta.encoder.LayerNorm")

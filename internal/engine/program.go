@@ -8,12 +8,13 @@ import (
 	"github.com/criteria-go/criteria/internal/ort"
 )
 
-// kind tells the two graphs of a model apart.
+// kind tells the graphs of a model apart.
 type kind int
 
 const (
 	evaluation kind = iota
 	training
+	explanation
 )
 
 type programKey struct {
@@ -35,6 +36,7 @@ type program struct {
 	ids, mask, labels       ort.Tensor
 	weights, loss, logits   ort.Tensor
 	lossScale, rowGradients ort.Tensor // training only
+	scores                  ort.Tensor // explanation only
 	masks                   int        // generation of the mask buffer that is bound; 0: none
 }
 
@@ -89,9 +91,12 @@ func (e *Engine) check(b Batch) error {
 
 func (e *Engine) compile(key programKey) (_ *program, err error) {
 	p := &program{}
-	if key.kind == training {
+	switch key.kind {
+	case training:
 		p.graph = e.model.Training(key.rows, key.length, e.kernels, dropoutScale)
-	} else {
+	case explanation:
+		p.graph = e.model.Explanation(key.rows, key.length, e.kernels)
+	default:
 		p.graph = e.model.Evaluation(key.rows, key.length, e.kernels)
 	}
 	defer func() {
@@ -111,8 +116,11 @@ func (e *Engine) compile(key programKey) (_ *program, err error) {
 	if err := e.bindBatch(p, p.binding); err != nil {
 		return nil, err
 	}
-	if key.kind == training {
+	switch key.kind {
+	case training:
 		return p, e.trainer.bindGradients(p, p.binding, e.trainer.gradients)
+	case explanation:
+		return p, p.bindScores()
 	}
 	return p, nil
 }
@@ -123,8 +131,11 @@ func (e *Engine) allocate(p *program, key programKey) (err error) {
 	tokens := rows * length
 	// In elements of four bytes; int64 tensors come first, for alignment.
 	size := 2*(2*tokens+rows) + rows + 1 + rows*deberta.Classes
-	if key.kind == training {
+	switch key.kind {
+	case training:
 		size += 1 + tokens*d
+	case explanation:
+		size += tokens
 	}
 	if p.memory, err = ort.NewBuffer(4 * size); err != nil {
 		return err
@@ -144,9 +155,12 @@ func (e *Engine) allocate(p *program, key programKey) (err error) {
 	take(&p.weights, ort.Float32, rows)
 	take(&p.loss, ort.Float32)
 	take(&p.logits, ort.Float32, rows, deberta.Classes)
-	if key.kind == training {
+	switch key.kind {
+	case training:
 		take(&p.lossScale, ort.Float32)
 		take(&p.rowGradients, ort.Float32, tokens, d)
+	case explanation:
+		take(&p.scores, ort.Float32, rows, length)
 	}
 	return err
 }

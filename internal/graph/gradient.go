@@ -240,7 +240,8 @@ func layerNormRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 	x, weight := n.Inputs[0], n.Inputs[1]
 	mean, invStd := n.Outputs[1], n.Outputs[2]
 	rows, d := x.Shape[0], x.Shape[1]
-	if g.kernels["LayerNormGrad"] {
+	// The kernel computes all three gradients, and must have somewhere to put them.
+	if g.kernels["LayerNormGrad"] && !slices.Contains(need, false) {
 		return g.apply("LayerNormGrad", KernelDomain, []*Value{dy, x, weight, mean, invStd}, Float32,
 			[][]int{{rows, d}, {d}, {d}})
 	}

@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -58,6 +57,8 @@ func (e Encodings) At(i int) []int32 { return e.IDs[e.Offsets[i]:e.Offsets[i+1]]
 // concurrent use; the text contains no NUL.
 type encoder interface {
 	encode(text string) []uint32
+	// locate also returns from where to where in the text each id is, in bytes.
+	locate(text string) ([]uint32, [][2]int)
 	close()
 }
 
@@ -336,10 +337,7 @@ func (t *Tokenizer) split(ctx context.Context, texts []string, workers int) ([][
 
 // ids splits one text. The caller holds t.mu.
 func (t *Tokenizer) ids(text string) []int32 {
-	// Text travels as a C string, which would end at a NUL. U+E000, a private
-	// character, is as unknown to the vocabulary as NUL is.
-	text = strings.ReplaceAll(text, "\x00", "\uE000")
-	raw := t.encoder.encode(text)
+	raw := t.encoder.encode(withoutNUL(text))
 	ids := make([]int32, len(raw))
 	for i, id := range raw {
 		ids[i] = int32(min(id, math.MaxInt32))

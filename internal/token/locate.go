@@ -1,0 +1,97 @@
+package token
+
+import (
+	"math"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Span says from which bytes of a text a token comes.
+type Span struct {
+	Part       int // 0: the first text, 1: the second; -1: neither, it is a special token
+	Start, End int
+}
+
+// Locate encodes a pair as [Tokenizer.EncodeAll] does and says where the tokens
+// come from. White space at the edges of a token is not part of its span.
+func (t *Tokenizer) Locate(first, second string, maxLength int, truncation Truncation) (Encoding, []Span, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.encoder == nil {
+		return Encoding{}, nil, ErrClosed
+	}
+	texts := [2]string{first, second}
+	var ids [2][]int32
+	var spans [2][]Span
+	for part, text := range texts {
+		raw, located := t.encoder.locate(withoutNUL(text))
+		back := originalOffsets(text)
+		for i, id := range raw {
+			start, end := back(located[i][0]), back(located[i][1])
+			start, end = trim(text, start, end)
+			ids[part] = append(ids[part], int32(min(id, math.MaxInt32)))
+			spans[part] = append(spans[part], Span{part, start, end})
+		}
+	}
+	e, err := t.assemble(maxLength, truncation, DoNotPad, ids[0], ids[1])
+	if err != nil {
+		return Encoding{}, nil, err
+	}
+	// Tokens are cut off at the end only, so what is left are the first ones.
+	special := Span{Part: -1}
+	all := []Span{special}
+	kept := [2]int{}
+	for i := range e.IDs[1:] {
+		kept[e.TypeIDs[1+i]]++
+	}
+	for part := range spans {
+		all = append(append(all, spans[part][:kept[part]-1]...), special)
+	}
+	return e, all, nil
+}
+
+// nul stands in for U+0000 in a text: text travels as a C string, which would
+// end there. A private character is as unknown to the vocabulary.
+const nul = "\uE000"
+
+func withoutNUL(text string) string { return strings.ReplaceAll(text, "\x00", nul) }
+
+// originalOffsets returns a function that turns offsets into withoutNUL(text)
+// into those into text.
+func originalOffsets(text string) func(int) int {
+	if !strings.Contains(text, "\x00") {
+		return func(i int) int { return i }
+	}
+	var original []int
+	for i := range len(text) {
+		original = append(original, i)
+		if text[i] == 0 {
+			original = append(original, i, i)
+		}
+	}
+	original = append(original, len(text))
+	return func(i int) int { return original[min(i, len(original)-1)] }
+}
+
+// trim moves start and end inwards past white space, and keeps them in the text
+// and in order, whatever the native library says.
+func trim(text string, start, end int) (int, int) {
+	end = min(max(end, 0), len(text))
+	start = min(max(start, 0), end)
+	for start < end {
+		r, n := utf8.DecodeRuneInString(text[start:end])
+		if !unicode.IsSpace(r) {
+			break
+		}
+		start += n
+	}
+	for start < end {
+		r, n := utf8.DecodeLastRuneInString(text[start:end])
+		if !unicode.IsSpace(r) {
+			break
+		}
+		end -= n
+	}
+	return start, end
+}
