@@ -29,6 +29,7 @@ var rooms = map[string][]string{
 	"conf":                       {},
 	"internal/atomicfile":        {},
 	"internal/checkpoint":        {"internal/atomicfile"},
+	"internal/coexist":           {"", "internal/graph"}, // tests of programs that use the library
 	"internal/data":              {},
 	"internal/deberta":           {"internal/graph"},
 	"internal/dropout":           {},
@@ -71,7 +72,7 @@ var testImports = map[string][]string{
 // onlyIn says which package alone may import a library. Each of them has
 // process-wide state or a native part, kept behind one door.
 var onlyIn = map[string][]string{
-	"github.com/yalue/onnxruntime_go": {"internal/ort"},
+	"github.com/yalue/onnxruntime_go": {"internal/ort", "internal/coexist"},
 	"github.com/daulet/tokenizers":    {"internal/token"},
 	"github.com/owulveryck/onnx-go":   {"internal/graphaudit"},
 	"github.com/c-bata/goptuna":       {"", "internal/study", "internal/optunadb"}, // its interfaces are options of the root's
