@@ -22,7 +22,7 @@ TEST   ?= ./...
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test golden vet lint docs fmt bench fuzz peers peer-bench deps deps-cuda env mlflow-venv peer-venv clean
+.PHONY: help demo test golden vet lint docs fmt bench fuzz peers peer-bench serve-bench soak deps deps-cuda env mlflow-venv peer-venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ peers: ## compare with PyTorch and transformers (downloads 3 GB once)
 
 peer-bench: ## compare the speed and memory of a training step with PyTorch's
 	@$(call native,peer) $(GO) test -tags peer -run '^$$' -bench '^BenchmarkPeer' -benchtime 10x -timeout 2h ./internal/engine
+
+serve-bench: ## compare examples/serve with FastAPI + transformers (ARGS="-shape base")
+	@$(call native,peer) $(GO) run ./internal/cmd/loadtest bench -python "$$CRITERIA_PEER_PYTHON" $(ARGS)
+
+soak: ## do to examples/serve all that clients do wrong (ARGS="-duration 10m")
+	@$(call native) $(GO) run ./internal/cmd/loadtest soak $(ARGS)
 
 deps: ## provide the native parts and say where they are
 	@$(DEPS)

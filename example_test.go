@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/criteria-go/criteria"
 	"github.com/criteria-go/criteria/internal/fakes"
@@ -171,4 +172,126 @@ func ExampleJoinHooks() {
 	// Output:
 	// train 16 of 1000
 	// learning rate 1e-05
+}
+
+// Pairs of concurrent calls are computed together; a call that comes when too
+// much is waiting is refused.
+func ExampleLoad() {
+	dir, remove := exampleModel()
+	defer remove()
+	ctx := context.Background()
+	classifier, err := criteria.Load(ctx, dir, // or "runs:/RUN_ID/model"
+		criteria.WithMaxDelay(2*time.Millisecond), criteria.WithMaxQueue(100), criteria.WithWarmup(),
+		criteria.WithEngine(&fakes.Engine{}), criteria.WithTokenizer(&fakes.Tokenizer{}), // leave these two out
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer classifier.Close()
+	answers, err := classifier.Predict(ctx, []criteria.Pair{
+		{Post: "word1 word2 sign word3", Criterion: "criterion1"},
+		{Post: "word4 word5 word6", Criterion: "criterion1"},
+	})
+	switch {
+	case errors.Is(err, criteria.ErrOverloaded):
+		fmt.Println("try again later")
+	case err != nil:
+		fmt.Println(err)
+	}
+	fmt.Println(answers[0].Probability > answers[1].Probability)
+	// Output: true
+}
+
+// A program may carry its model inside of itself.
+func ExampleLoadFS() {
+	dir, remove := exampleModel()
+	defer remove()
+	ctx := context.Background()
+	model := os.DirFS(dir) // or an embed.FS
+	classifier, err := criteria.LoadFS(ctx, model,
+		criteria.WithCalibration(), criteria.WithTunedThreshold(),
+		criteria.WithEngine(&fakes.Engine{}), criteria.WithTokenizer(&fakes.Tokenizer{}), // leave these two out
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer classifier.Close()
+	fmt.Println(classifier.Threshold() > 0)
+	// Output: true
+}
+
+// A stream of any length needs the memory of eight batches.
+func ExampleClassifier_PredictSeq() {
+	dir, remove := exampleModel()
+	defer remove()
+	ctx := context.Background()
+	classifier, err := criteria.Load(ctx, dir, criteria.WithEngine(&fakes.Engine{}), criteria.WithTokenizer(&fakes.Tokenizer{}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer classifier.Close()
+	pairs := func(yield func(criteria.Pair) bool) {
+		for i := range 1000 {
+			if !yield(criteria.Pair{Post: fmt.Sprint("word", i), Criterion: "criterion1"}) {
+				return
+			}
+		}
+	}
+	n := 0
+	for _, err := range classifier.PredictSeq(ctx, pairs) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		n++
+	}
+	fmt.Println(n, "predictions")
+	// Output: 1000 predictions
+}
+
+// Which words of a post speak for a criterion.
+func ExampleClassifier_Explain() {
+	dir, remove := exampleModel()
+	defer remove()
+	ctx := context.Background()
+	classifier, err := criteria.Load(ctx, dir, criteria.WithEngine(&fakes.Engine{}), criteria.WithTokenizer(&fakes.Tokenizer{}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer classifier.Close()
+	explanation, err := classifier.Explain(ctx, criteria.Pair{Post: "word1 sign word2", Criterion: "criterion1"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	most := explanation.Tokens[0]
+	for _, token := range explanation.Tokens {
+		if token.Score > most.Score {
+			most = token
+		}
+	}
+	fmt.Printf("%q, from byte %d to %d of the post\n", most.Text, most.Start, most.End)
+	// Output: "sign", from byte 6 to 10 of the post
+}
+
+// exampleModel trains a model with the stand-ins.
+func exampleModel() (dir string, remove func()) {
+	checkpoint, output := exampleDirs()
+	defer os.RemoveAll(checkpoint)
+	trainer, err := criteria.NewTrainer(
+		criteria.WithCheckpoint(checkpoint), criteria.WithDataset(fakes.Dataset(30, 8, 8, 1)), criteria.WithOutputDir(output),
+		criteria.WithEpochs(3), criteria.WithEngine(&fakes.Engine{}), criteria.WithTokenizer(&fakes.Tokenizer{}),
+	)
+	if err != nil {
+		panic(err)
+	}
+	result, err := trainer.Run(context.Background())
+	if err != nil {
+		panic(err)
+	}
+	return result.ModelDir(), func() { os.RemoveAll(output) }
 }

@@ -58,11 +58,11 @@ func (c *Classifier) Explain(ctx context.Context, pair Pair) (*Explanation, erro
 	defer c.running.Done()
 	explainer, ok := c.session.(Explainer)
 	if !ok {
-		return nil, fmt.Errorf("criteria: explain: the engine: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("criteria: explain: the engine: %w (it is no Explainer)", errors.ErrUnsupported)
 	}
 	locator, ok := c.tokenizer.(Locator)
 	if !ok {
-		return nil, fmt.Errorf("criteria: explain: the tokenizer: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("criteria: explain: the tokenizer: %w (it is no Locator)", errors.ErrUnsupported)
 	}
 	encodings, spans, err := locator.Locate(ctx, pair, c.config.MaxLength)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -120,6 +121,38 @@ func TestDefaultEngine(t *testing.T) {
 		}
 		if got := float64(right) / float64(len(test)); got != first.Test.Accuracy {
 			t.Errorf("accuracy of the predictions %v, of the test %v", got, first.Test.Accuracy)
+		}
+	})
+	t.Run("it can be carried in the program, and explained", func(t *testing.T) {
+		classifier, err := criteria.LoadFS(t.Context(), os.DirFS(first.ModelDir()), criteria.WithWarmup(), criteria.WithBatchSize(4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer classifier.Close()
+		pair := criteria.Pair{Post: "I cannot sleep lately. 日本", Criterion: "Insomnia or hypersomnia."}
+		predictions, err := classifier.Predict(t.Context(), []criteria.Pair{pair})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := classifier.Explain(t.Context(), pair)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(predictions[0], e.Prediction, cmpopts.EquateApprox(0, 1e-5)); diff != "" {
+			t.Errorf("prediction (-Predict +Explain):\n%s", diff)
+		}
+		var post, criterion strings.Builder
+		some := false
+		for _, token := range e.Tokens {
+			some = some || token.Score != 0
+			if token.InCriterion {
+				criterion.WriteString(token.Text)
+			} else {
+				post.WriteString(token.Text)
+			}
+		}
+		if !some || !strings.HasPrefix(post.String(), "Icannotsleeplately.") || criterion.String() != "Insomniaorhypersomnia." {
+			t.Errorf("tokens %+v", e.Tokens)
 		}
 	})
 	t.Run("a trained model can be trained further", func(t *testing.T) {

@@ -1,6 +1,7 @@
 package criteria_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -296,9 +297,58 @@ func TestWarmup(t *testing.T) {
 	}
 }
 
+func TestExplain(t *testing.T) {
+	b, dir := trained(t)
+	c := load(t, b, dir)
+	pair := criteria.Pair{Post: "word1  sign", Criterion: "criterion0"}
+	e, err := c.Explain(t.Context(), pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Predict(t.Context(), []criteria.Pair{pair})
+	if err != nil || e.Prediction != p[0] {
+		t.Errorf("prediction %+v, %v; Predict says %+v", e.Prediction, err, p)
+	}
+	if len(e.Tokens) != 3 {
+		t.Fatalf("tokens %+v; want 3", e.Tokens)
+	}
+	score := e.Tokens[1].Score
+	want := []criteria.TokenScore{
+		{TokenSpan: criteria.TokenSpan{Start: 0, End: 5}, Text: "word1", Score: e.Tokens[0].Score},
+		{TokenSpan: criteria.TokenSpan{Start: 7, End: 11}, Text: "sign", Score: score},
+		{TokenSpan: criteria.TokenSpan{InCriterion: true, Start: 0, End: 10}, Text: "criterion0", Score: e.Tokens[2].Score},
+	}
+	if diff := cmp.Diff(want, e.Tokens); diff != "" || score <= 0 || score <= e.Tokens[0].Score {
+		t.Errorf("tokens (-want +got):\n%s", diff)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Explain(t.Context(), pair); !errors.Is(err, criteria.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// plain hides what a session or a tokenizer can do beyond what it must.
+type (
+	plainEngine    struct{ criteria.Engine }
+	plainSession   struct{ criteria.Session }
+	plainTokenizer struct{ criteria.Tokenizer }
+)
+
+func (e plainEngine) Open(ctx context.Context, spec criteria.ModelSpec) (criteria.Session, error) {
+	s, err := e.Engine.Open(ctx, spec)
+	return plainSession{s}, err
+}
+
 func TestExplainUnsupported(t *testing.T) {
 	b, dir := trained(t)
-	if _, err := load(t, b, dir).Explain(t.Context(), criteria.Pair{Post: "a", Criterion: "b"}); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("error %v; want ErrUnsupported", err)
+	for name, opt := range map[string]criteria.LoadOption{
+		"engine": criteria.WithEngine(plainEngine{b.engine}), "tokenizer": criteria.WithTokenizer(plainTokenizer{&fakes.Tokenizer{}}),
+	} {
+		_, err := load(t, b, dir, opt).Explain(t.Context(), criteria.Pair{Post: "a", Criterion: "b"})
+		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %v; want ErrUnsupported for the %s", err, name)
+		}
 	}
 }

@@ -200,6 +200,19 @@ func (s *session) run(b criteria.Batch, keep func(id int64) bool, train bool) cr
 	return r
 }
 
+// Explain implements [criteria.Explainer]: in a linear model a token matters by
+// its weight, wherever it stands.
+func (s *session) Explain(ctx context.Context, b criteria.Batch) (criteria.BatchResult, []float32, error) {
+	r, err := s.Evaluate(ctx, b)
+	scores := make([]float32, len(b.InputIDs))
+	for i, id := range b.InputIDs {
+		if b.AttentionMask[i] != 0 {
+			scores[i] = float32(s.weights[1][id%vocabulary] - s.weights[0][id%vocabulary])
+		}
+	}
+	return r, scores, err
+}
+
 func (s *session) SaveModel(ctx context.Context, dir string) error {
 	if err := errors.Join(ctx.Err(), s.engine.before("save")); err != nil {
 		return err

@@ -27,25 +27,39 @@ type Tokenizer struct {
 // EncodePairs implements [criteria.Tokenizer]; a pair that is too long is cut
 // at its end.
 func (t *Tokenizer) EncodePairs(ctx context.Context, pairs []criteria.Pair, maxLength int) (criteria.Encodings, error) {
-	if err := ctx.Err(); err != nil {
-		return criteria.Encodings{}, err
-	}
-	e := criteria.Encodings{Offsets: []int{0}}
+	all := criteria.Encodings{Offsets: []int{0}}
 	for _, p := range pairs {
-		ids := []int32{1}
-		for _, text := range []string{p.Post, p.Criterion} {
-			for _, word := range strings.Fields(text) {
-				h := fnv.New32a()
-				_, _ = h.Write([]byte(word))
-				ids = append(ids, int32(4+h.Sum32()%(vocabulary-4)))
-			}
-			ids = append(ids, 2)
+		e, _, err := t.Locate(ctx, p, maxLength)
+		if err != nil {
+			return criteria.Encodings{}, err
 		}
-		e.Truncated = append(e.Truncated, len(ids) > maxLength)
-		e.IDs = append(e.IDs, ids[:min(len(ids), maxLength)]...)
-		e.Offsets = append(e.Offsets, len(e.IDs))
+		all.Truncated = append(all.Truncated, e.Truncated...)
+		all.IDs = append(all.IDs, e.IDs...)
+		all.Offsets = append(all.Offsets, len(all.IDs))
 	}
-	return e, nil
+	return all, ctx.Err()
+}
+
+// Locate implements [criteria.Locator].
+func (t *Tokenizer) Locate(ctx context.Context, pair criteria.Pair, maxLength int) (criteria.Encodings, []criteria.TokenSpan, error) {
+	if err := ctx.Err(); err != nil {
+		return criteria.Encodings{}, nil, err
+	}
+	ids, spans := []int32{1}, []criteria.TokenSpan{{Special: true}}
+	for part, text := range []string{pair.Post, pair.Criterion} {
+		end := 0
+		for word := range strings.FieldsSeq(text) {
+			start := end + strings.Index(text[end:], word)
+			end = start + len(word)
+			h := fnv.New32a()
+			_, _ = h.Write([]byte(word))
+			ids = append(ids, int32(4+h.Sum32()%(vocabulary-4)))
+			spans = append(spans, criteria.TokenSpan{InCriterion: part == 1, Start: start, End: end})
+		}
+		ids, spans = append(ids, 2), append(spans, criteria.TokenSpan{Special: true})
+	}
+	n := min(len(ids), maxLength)
+	return criteria.Encodings{IDs: ids[:n], Offsets: []int{0, n}, Truncated: []bool{len(ids) > n}}, spans[:n], nil
 }
 
 // SaveTo implements [criteria.Tokenizer].
