@@ -24,3 +24,6 @@ model=$(sed -n 's/^The model is in \(.*best_model\),.*/\1/p' "$into/demo.log")
 env=$(go run ./internal/cmd/deps env)
 eval "$env"
 go run ./internal/cmd/exportjudge "$model"
+
+# A newcomer's own program has it answer, too.
+scripts/new_user.sh "$model"

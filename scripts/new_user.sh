@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# new_user.sh BEST_MODEL DIR: go the way of a newcomer to the library in the empty
-# folder DIR: make a module, do what docs/installing.md says about a module of
-# one's own, with the program it shows, and have the model in BEST_MODEL answer.
-# Only the commands and the program of that page are run, so it cannot promise
-# what does not work.
+# new_user.sh BEST_MODEL: go the way of a newcomer to the library: make a module in
+# an empty folder, do what docs/installing.md says about a module of one's own,
+# with the program it shows, and have the model in BEST_MODEL answer. Only the
+# commands and the program of that page are run, so it cannot promise what does
+# not work.
 set -euo pipefail
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 best_model=$(cd "$1" && pwd)
@@ -34,8 +34,10 @@ case $program in
 	;;
 esac
 
-mkdir -p "$2/mine"
-cd "$2/mine"
+work=$(mktemp -d)
+trap 'chmod -R u+w "$work" && rm -rf "$work"' EXIT
+mkdir "$work/mine"
+cd "$work/mine"
 printf '%s\n' "$program" >main.go
 cp -r "$best_model" best_model
 # Nothing of the checkout's own environment helps.
