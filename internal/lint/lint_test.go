@@ -53,6 +53,7 @@ var rooms = map[string][]string{
 	"internal/study":             {},
 	"internal/token":             {"internal/atomicfile"},
 	"internal/cmd/...":           {"", "internal/..."},
+	"examples":                   {},
 	"examples/...":               {"", "conf", "internal/hydra", "examples/serve/internal/httpapi"},
 	"examples/inspect":           {"internal/graphaudit"},
 }

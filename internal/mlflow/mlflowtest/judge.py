@@ -169,7 +169,8 @@ class Judge:
             tags, metrics = t.data.tags, t.data.metrics
             name = f"trial {tags.get('trial_number')}"
             self.matches(f"{name}: tag trial_status", tags.get("trial_status"), "completed|pruned|failed")
-            self.ask(f"{name}: has ended", lambda: not (t.info.status == "FINISHED" and t.info.end_time) and t.info.status)
+            ends = ["FAILED", "KILLED"] if tags.get("trial_status") == "failed" else ["FINISHED"]
+            self.ask(f"{name}: has ended", lambda: not (t.info.status in ends and t.info.end_time) and t.info.status)
             self.ask(f"{name}: params", lambda: not t.data.params and "none")
             if tags.get("trial_status") == "completed":
                 wanted = ("train_loss", "val_loss", "val_macro_f1", "val_accuracy", "best_val_macro_f1")
