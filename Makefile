@@ -22,7 +22,7 @@ TEST   ?= ./...
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test golden vet lint docs fmt bench fuzz peers peer-bench serve-bench soak deps deps-cuda env mlflow-venv peer-venv clean
+.PHONY: help demo test golden vet lint docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda env mlflow-venv peer-venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,7 +50,10 @@ docs: ## write docs/configuration.md anew, from conf/ and the code
 fmt: ## format the Go code
 	@$(GO) fmt ./...
 
-bench: ## run the benchmarks that match BENCH=REGEX
+bench: ## compare speed and memory with PyTorch's: one table, 12 minutes
+	@$(call native,peer) $(GO) run ./internal/cmd/bench $(ARGS)
+
+microbench: ## run the Go benchmarks that match BENCH=REGEX
 	@$(call native) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 2h $(TEST)
 
 fuzz: ## run every fuzz target in turn, each for TIME=10s
@@ -58,9 +61,6 @@ fuzz: ## run every fuzz target in turn, each for TIME=10s
 
 peers: ## compare with PyTorch and transformers (downloads 3 GB once)
 	@$(call native,mlflow peer) $(GO) run ./internal/cmd/gotest -v -some -- -count=1 -timeout 2h -tags peer -run '^TestPeer' ./...
-
-peer-bench: ## compare the speed and memory of a training step with PyTorch's
-	@$(call native,peer) $(GO) test -tags peer -run '^$$' -bench '^BenchmarkPeer' -benchtime 10x -timeout 2h ./internal/engine
 
 serve-bench: ## compare examples/serve with FastAPI + transformers (ARGS="-shape base")
 	@$(call native,peer) $(GO) run ./internal/cmd/loadtest bench -python "$$CRITERIA_PEER_PYTHON" $(ARGS)

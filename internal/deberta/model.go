@@ -44,6 +44,7 @@ type Graph struct {
 // dropout.
 func (m Model) Evaluation(rows, length int, kernels graph.Kernels) *Graph {
 	b := m.newBuilder("eval_model", rows, length, kernels, nil)
+	b.forwardOnly = true
 	loss, logits := b.classify()
 	b.g.Output(Loss, loss)
 	b.g.Output(Logits, logits)
@@ -87,6 +88,7 @@ type builder struct {
 	Model
 	g            *graph.Graph
 	rows, length int
+	forwardOnly  bool                    // no gradient will be asked for
 	scale        func(p float64) float64 // nil: no dropout
 	masks        []Mask
 	random       func(x *graph.Value, p float64) *graph.Value // dropout without masks; nil: with them
@@ -137,12 +139,22 @@ func (b *builder) dropout(x *graph.Value, p float64) *graph.Value {
 	if p > 0 && b.random != nil {
 		return b.random(x, p)
 	}
-	if b.scale == nil || p == 0 {
+	mask := b.mask(p, x.Shape...)
+	if mask == nil {
 		return x
 	}
-	m := Mask{fmt.Sprintf("dropout.%d", len(b.masks)), x.Shape, p}
+	return b.g.Dropout(x, mask, b.scale(p))
+}
+
+// mask declares the input that says what one place of dropout keeps; nil if
+// nothing is dropped.
+func (b *builder) mask(p float64, shape ...int) *graph.Value {
+	if b.scale == nil || p == 0 {
+		return nil
+	}
+	m := Mask{fmt.Sprintf("dropout.%d", len(b.masks)), shape, p}
 	b.masks = append(b.masks, m)
-	return b.g.Dropout(x, b.g.Input(m.Name, graph.Bool, m.Shape...), b.scale(p))
+	return b.g.Input(m.Name, graph.Bool, m.Shape...)
 }
 
 // classify builds the whole forward pass.
@@ -246,9 +258,9 @@ func (b *builder) relativeHeads(x *graph.Value, relative []int, zeros int) *grap
 func (b *builder) attention(queries, x *graph.Value, prefix string, firstOnly bool) *graph.Value {
 	g, c, n := b.g, b.Config, b.length
 	self := prefix + "attention.self."
-	q := b.heads(b.linear(queries, self+"query_proj"))
-	k := b.heads(b.linear(x, self+"key_proj"))
-	v := b.heads(b.linear(x, self+"value_proj"))
+	q := b.linear(queries, self+"query_proj")
+	k := b.linear(x, self+"key_proj")
+	v := b.linear(x, self+"value_proj")
 	relative := b.dropout(b.relative, c.HiddenDropout)
 	pq := b.linear(relative, self+"query_proj")
 	pk := b.linear(relative, self+"key_proj")
@@ -256,6 +268,10 @@ func (b *builder) attention(queries, x *graph.Value, prefix string, firstOnly bo
 	size := c.HiddenSize / c.Heads
 	const terms = 3 // content to content, content to position, position to content
 	scale := 1 / math.Sqrt(float64(terms*size))
+	if g.Offers("Attention") && !firstOnly && b.random == nil {
+		return b.fusedAttention(q, k, v, pq, pk, scale)
+	}
+	q, k, v = b.heads(q), b.heads(k), b.heads(v)
 	var scores *graph.Value
 	if firstOnly {
 		scores = b.firstScores(q, k, pq, pk, scale)
@@ -270,6 +286,23 @@ func (b *builder) attention(queries, x *graph.Value, prefix string, firstOnly bo
 		n = 1
 	}
 	return g.Reshape(context, b.rows*n, c.HiddenSize)
+}
+
+// fusedAttention is attention of all rows in one operator.
+func (b *builder) fusedAttention(q, k, v, pq, pk *graph.Value, scale float64) *graph.Value {
+	n := b.length
+	index := make([]int, 2*n-1)
+	for i := range index {
+		index[i] = b.positions.index(i - (n - 1))
+	}
+	in := graph.AttentionInputs{
+		Query: q, Key: k, Value: v, PositionQuery: pq, PositionKey: pk, Tokens: b.tokens,
+		Index: b.g.Ints(index, len(index)), Heads: b.Config.Heads, Scale: scale, Keep: 1,
+	}
+	if in.Mask = b.mask(b.Config.AttentionDropout, b.Config.Heads, b.rows, n, n); in.Mask != nil {
+		in.Keep = b.scale(b.Config.AttentionDropout)
+	}
+	return b.g.Attention(in, !b.forwardOnly)
 }
 
 // allScores returns the attention scores of every query: [heads, B, L, L].

@@ -75,8 +75,8 @@ func newStep(b *testing.B, rows, length int) func() {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = e.Close() })
-	if os.Getenv("CRITERIA_BENCH_PORTABLE") != "" {
-		e.kernels = nil // standard operators alone
+	for name := range strings.SplitSeq(os.Getenv("CRITERIA_BENCH_WITHOUT"), ",") {
+		delete(e.kernels, name)
 	}
 	batch := Batch{Rows: rows, Length: length}
 	for range rows * length {

@@ -64,6 +64,7 @@ var rules = map[string]rule{
 	"Softmax":            softmaxRule,
 	"LayerNormalization": layerNormRule,
 	"Gather":             gatherRule,
+	"AttentionProbs":     attentionRule,
 	"LogSoftmax": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		last := dy.Rank() - 1
 		return []*Value{g.Sub(dy, g.Mul(g.Exp(n.Outputs[0]), g.ReduceSum(dy, true, last)))}
@@ -259,6 +260,20 @@ func layerNormRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		},
 		func() *Value { return g.ReduceSum(weighted, false, 0) },
 		func() *Value { return g.ReduceSum(dy, false, 0) })
+}
+
+// attentionRule has an operator of its own. Tokens, index and mask have no
+// gradient.
+func attentionRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
+	const differentiable = 5
+	inputs := append([]*Value{dy}, n.Inputs[:differentiable]...)
+	inputs = append(append(inputs, n.Outputs[1]), n.Inputs[differentiable:]...)
+	var shapes [][]int
+	for _, v := range n.Inputs[:differentiable] {
+		shapes = append(shapes, v.Shape)
+	}
+	gradients := g.apply("AttentionGrad", KernelDomain, inputs, Float32, shapes, n.Attributes...)
+	return append(gradients, make([]*Value, len(n.Inputs)-differentiable)...)
 }
 
 // gatherRule adds the gradients of equal rows up by a product with a matrix of

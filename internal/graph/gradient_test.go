@@ -19,6 +19,8 @@ type operatorCase struct {
 	// positive keeps the inputs away from 0, where the operator has a pole or
 	// a kink that finite differences would step over.
 	positive bool
+	// needs names a fused operator without which the case cannot be built.
+	needs string
 }
 
 func operatorCases() []operatorCase {
@@ -37,42 +39,57 @@ func operatorCases() []operatorCase {
 		return g.Greater(g.Float(pattern, x.Shape...), g.Scalar(0))
 	}
 	cases := []operatorCase{
-		{"Add", shapes([]int{3, 4}, []int{3, 4}), two((*Graph).Add), false},
-		{"Add/row", shapes([]int{2, 3, 4}, []int{4}), two((*Graph).Add), false},
-		{"Add/column", shapes([]int{3, 1}, []int{3, 4}), two((*Graph).Add), false},
-		{"Sub/broadcast", shapes([]int{3, 4}, []int{1, 4}), two((*Graph).Sub), false},
-		{"Mul", shapes([]int{3, 4}, []int{3, 4}), two((*Graph).Mul), false},
-		{"Mul/broadcast", shapes([]int{1, 3, 1}, []int{2, 1, 4}), two((*Graph).Mul), false},
-		{"Mul/square", shapes([]int{3, 4}), one(func(g *Graph, x *Value) *Value { return g.Mul(x, x) }), false},
-		{"Div", shapes([]int{3, 4}, []int{3, 1}), two((*Graph).Div), true},
-		{"Neg", shapes([]int{5}), one((*Graph).Neg), false},
-		{"Exp", shapes([]int{5}), one((*Graph).Exp), false},
-		{"Erf", shapes([]int{9}), one((*Graph).Erf), false},
-		{"Tanh", shapes([]int{9}), one((*Graph).Tanh), false},
-		{"Relu", shapes([]int{9}), one((*Graph).Relu), true},
-		{"Relu/negative", shapes([]int{9}), one(func(g *Graph, x *Value) *Value { return g.Relu(g.Neg(x)) }), true},
-		{"Gelu", shapes([]int{4, 9}), one((*Graph).Gelu), false},
-		{"Identity", shapes([]int{4}), one((*Graph).Identity), false},
-		{"Where", shapes([]int{3, 4}, []int{3, 4}), two(func(g *Graph, a, b *Value) *Value { return g.Where(mask(g, a), a, b) }), false},
-		{"Where/scalar", shapes([]int{3, 4}, []int{}), two(func(g *Graph, a, b *Value) *Value { return g.Where(mask(g, a), a, b) }), false},
-		{"Dropout", shapes([]int{6, 5}), one(func(g *Graph, x *Value) *Value { return g.Dropout(x, mask(g, x), 1.25) }), false},
-		{"Linear", shapes([]int{5, 3}, []int{4, 3}, []int{4}), func(g *Graph, x []*Value) *Value { return g.Linear(x[0], x[1], x[2]) }, false},
-		{"Reshape", shapes([]int{3, 4}), one(func(g *Graph, x *Value) *Value { return g.Reshape(x, 2, 6) }), false},
-		{"Transpose", shapes([]int{2, 3, 4}), one(func(g *Graph, x *Value) *Value { return g.Transpose(x, 2, 0, 1) }), false},
-		{"Expand", shapes([]int{2, 1, 3}), one(func(g *Graph, x *Value) *Value { return g.Expand(x, 2, 4, 3) }), false},
-		{"Slice/middle", shapes([]int{3, 6}), one(func(g *Graph, x *Value) *Value { return g.Slice(x, 1, 2, 5) }), false},
-		{"Slice/first", shapes([]int{3, 6}), one(func(g *Graph, x *Value) *Value { return g.Slice(x, 0, 0, 1) }), false},
-		{"Concat", shapes([]int{2, 3}, []int{2, 1}), two(func(g *Graph, a, b *Value) *Value { return g.Concat(1, a, b) }), false},
-		{"Gather/permutation", shapes([]int{4, 3}), one(func(g *Graph, x *Value) *Value { return g.Gather(x, g.Ints([]int{2, 0, 3, 1}, 4)) }), false},
-		{"Gather/repeats", shapes([]int{4, 3}), one(func(g *Graph, x *Value) *Value { return g.Gather(x, g.Ints([]int{2, 2, 0, 2, 1, 0}, 2, 3)) }), false},
-		{"ReduceSum", shapes([]int{2, 3, 4}), one(func(g *Graph, x *Value) *Value { return g.ReduceSum(x, false, 0, 2) }), false},
-		{"ReduceSum/keep", shapes([]int{2, 3, 4}), one(func(g *Graph, x *Value) *Value { return g.ReduceSum(x, true, 1) }), false},
-		{"ReduceMean", shapes([]int{2, 3, 4}), one(func(g *Graph, x *Value) *Value { return g.ReduceMean(x, true, 1, 2) }), false},
-		{"ReduceMax", shapes([]int{2, 5, 3}), one(func(g *Graph, x *Value) *Value { return g.ReduceMax(x, false, 1) }), false},
-		{"Softmax", shapes([]int{2, 3, 4}), one((*Graph).Softmax), false},
-		{"LogSoftmax", shapes([]int{3, 4}), one((*Graph).LogSoftmax), false},
-		{"LayerNorm", shapes([]int{20, 6}, []int{6}, []int{6}), func(g *Graph, x []*Value) *Value { return g.LayerNorm(x[0], x[1], x[2], 1e-7) }, false},
-		{"Skew", shapes([]int{2, 2, 4, 8}), one((*Graph).Skew), false},
+		{"Add", shapes([]int{3, 4}, []int{3, 4}), two((*Graph).Add), false, ""},
+		{"Add/row", shapes([]int{2, 3, 4}, []int{4}), two((*Graph).Add), false, ""},
+		{"Add/column", shapes([]int{3, 1}, []int{3, 4}), two((*Graph).Add), false, ""},
+		{"Sub/broadcast", shapes([]int{3, 4}, []int{1, 4}), two((*Graph).Sub), false, ""},
+		{"Mul", shapes([]int{3, 4}, []int{3, 4}), two((*Graph).Mul), false, ""},
+		{"Mul/broadcast", shapes([]int{1, 3, 1}, []int{2, 1, 4}), two((*Graph).Mul), false, ""},
+		{"Mul/square", shapes([]int{3, 4}), one(func(g *Graph, x *Value) *Value { return g.Mul(x, x) }), false, ""},
+		{"Div", shapes([]int{3, 4}, []int{3, 1}), two((*Graph).Div), true, ""},
+		{"Neg", shapes([]int{5}), one((*Graph).Neg), false, ""},
+		{"Exp", shapes([]int{5}), one((*Graph).Exp), false, ""},
+		{"Erf", shapes([]int{9}), one((*Graph).Erf), false, ""},
+		{"Tanh", shapes([]int{9}), one((*Graph).Tanh), false, ""},
+		{"Relu", shapes([]int{9}), one((*Graph).Relu), true, ""},
+		{"Relu/negative", shapes([]int{9}), one(func(g *Graph, x *Value) *Value { return g.Relu(g.Neg(x)) }), true, ""},
+		{"Gelu", shapes([]int{4, 9}), one((*Graph).Gelu), false, ""},
+		{"Identity", shapes([]int{4}), one((*Graph).Identity), false, ""},
+		{"Where", shapes([]int{3, 4}, []int{3, 4}), two(func(g *Graph, a, b *Value) *Value { return g.Where(mask(g, a), a, b) }), false, ""},
+		{"Where/scalar", shapes([]int{3, 4}, []int{}), two(func(g *Graph, a, b *Value) *Value { return g.Where(mask(g, a), a, b) }), false, ""},
+		{"Dropout", shapes([]int{6, 5}), one(func(g *Graph, x *Value) *Value { return g.Dropout(x, mask(g, x), 1.25) }), false, ""},
+		{"Linear", shapes([]int{5, 3}, []int{4, 3}, []int{4}), func(g *Graph, x []*Value) *Value { return g.Linear(x[0], x[1], x[2]) }, false, ""},
+		{"Reshape", shapes([]int{3, 4}), one(func(g *Graph, x *Value) *Value { return g.Reshape(x, 2, 6) }), false, ""},
+		{"Transpose", shapes([]int{2, 3, 4}), one(func(g *Graph, x *Value) *Value { return g.Transpose(x, 2, 0, 1) }), false, ""},
+		{"Expand", shapes([]int{2, 1, 3}), one(func(g *Graph, x *Value) *Value { return g.Expand(x, 2, 4, 3) }), false, ""},
+		{"Slice/middle", shapes([]int{3, 6}), one(func(g *Graph, x *Value) *Value { return g.Slice(x, 1, 2, 5) }), false, ""},
+		{"Slice/first", shapes([]int{3, 6}), one(func(g *Graph, x *Value) *Value { return g.Slice(x, 0, 0, 1) }), false, ""},
+		{"Concat", shapes([]int{2, 3}, []int{2, 1}), two(func(g *Graph, a, b *Value) *Value { return g.Concat(1, a, b) }), false, ""},
+		{"Gather/permutation", shapes([]int{4, 3}), one(func(g *Graph, x *Value) *Value { return g.Gather(x, g.Ints([]int{2, 0, 3, 1}, 4)) }), false, ""},
+		{"Gather/repeats", shapes([]int{4, 3}), one(func(g *Graph, x *Value) *Value { return g.Gather(x, g.Ints([]int{2, 2, 0, 2, 1, 0}, 2, 3)) }), false, ""},
+		{"ReduceSum", shapes([]int{2, 3, 4}), one(func(g *Graph, x *Value) *Value { return g.ReduceSum(x, false, 0, 2) }), false, ""},
+		{"ReduceSum/keep", shapes([]int{2, 3, 4}), one(func(g *Graph, x *Value) *Value { return g.ReduceSum(x, true, 1) }), false, ""},
+		{"ReduceMean", shapes([]int{2, 3, 4}), one(func(g *Graph, x *Value) *Value { return g.ReduceMean(x, true, 1, 2) }), false, ""},
+		{"ReduceMax", shapes([]int{2, 5, 3}), one(func(g *Graph, x *Value) *Value { return g.ReduceMax(x, false, 1) }), false, ""},
+		{"Softmax", shapes([]int{2, 3, 4}), one((*Graph).Softmax), false, ""},
+		{"LogSoftmax", shapes([]int{3, 4}), one((*Graph).LogSoftmax), false, ""},
+		{"LayerNorm", shapes([]int{20, 6}, []int{6}, []int{6}), func(g *Graph, x []*Value) *Value { return g.LayerNorm(x[0], x[1], x[2], 1e-7) }, false, ""},
+		{"Skew", shapes([]int{2, 2, 4, 8}), one((*Graph).Skew), false, ""},
+	}
+	for _, dropout := range []bool{false, true} {
+		// Two sequences of five positions, the second with padding; the far
+		// positions share rows.
+		cases = append(cases, operatorCase{name: fmt.Sprintf("Attention/%t", dropout), needs: "Attention",
+			shapes: shapes([]int{10, 6}, []int{10, 6}, []int{10, 6}, []int{7, 6}, []int{7, 6}),
+			build: func(g *Graph, x []*Value) *Value {
+				in := AttentionInputs{Query: x[0], Key: x[1], Value: x[2], PositionQuery: x[3], PositionKey: x[4],
+					Tokens: g.Float([]float32{1, 1, 1, 1, 1, 1, 0, 1, 0, 0}, 10, 1), Index: g.Ints([]int{0, 0, 1, 2, 3, 4, 5, 6, 6}, 9),
+					Heads: 2, Scale: 0.6, Keep: 1}
+				if dropout {
+					in.Mask, in.Keep = mask(g, g.Zeros(2, 2, 5, 5)), 1.25
+				}
+				return g.Attention(in, true)
+			}})
 	}
 	for _, ta := range []bool{false, true} {
 		for _, tb := range []bool{false, true} {
@@ -87,9 +104,9 @@ func operatorCases() []operatorCase {
 				operatorCase{fmt.Sprintf("MatMul/%t/%t", ta, tb), shapes(append([]int{2, 2}, a...), append([]int{2, 2}, b...)),
 					two(func(g *Graph, a, b *Value) *Value {
 						return g.MatMul(a, b, MatMulOptions{TransA: ta, TransB: tb, Alpha: 0.7})
-					}), false},
+					}), false, ""},
 				operatorCase{fmt.Sprintf("Gemm/%t/%t", ta, tb), shapes(a, b),
-					two(func(g *Graph, a, b *Value) *Value { return g.gemm(a, b, nil, ta, tb) }), false})
+					two(func(g *Graph, a, b *Value) *Value { return g.gemm(a, b, nil, ta, tb) }), false, ""})
 		}
 	}
 	return cases
@@ -162,6 +179,9 @@ func TestGradients(t *testing.T) {
 	covered := map[string]bool{}
 	for _, kernels := range []Kernels{nil, available(t, rt)} {
 		for _, c := range operatorCases() {
+			if c.needs != "" && !kernels[c.needs] {
+				continue
+			}
 			name := c.name
 			if kernels != nil {
 				name = "kernels/" + name

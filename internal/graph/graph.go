@@ -169,6 +169,10 @@ type output struct {
 // the same.
 type Kernels map[string]bool
 
+// Offers tells whether the runtime has a fused operator that graphs must build
+// differently for.
+func (g *Graph) Offers(kernel string) bool { return g.kernels[kernel] }
+
 // KernelDomain is the operator domain of the fused kernels.
 const KernelDomain = "criteria"
 

@@ -360,3 +360,39 @@ func (g *Graph) Skew(x *Value) *Value {
 	y = g.Reshape(y, h, b, l, width)
 	return g.Slice(y, 3, 0, l)
 }
+
+// AttentionInputs are the values that disentangled attention reads, for B
+// sequences of L positions, H heads of size D/H and R relative positions.
+type AttentionInputs struct {
+	Query, Key, Value          *Value // [B·L, D]
+	PositionQuery, PositionKey *Value // [R, D]: the projections of the relative embeddings
+	Tokens                     *Value // [B·L, 1]: 1 for a token, 0 for padding
+	Index                      *Value // int64 [2L−1], rising: row of the relative position i−(L−1)
+	Mask                       *Value // bool [H, B, L, L]: dropout of the probabilities; nil: none
+	Heads                      int
+	Scale                      float64 // factor of the scores
+	Keep                       float64 // factor of the probabilities that dropout keeps
+}
+
+// Attention returns disentangled attention, [B·L, D]:
+//
+//	softmax(scale·(q_i·k_j + q_i·pk[i−j] + k_j·pq[i−j]))·v
+//
+// It exists only as a fused operator; see [Graph.Offers]. differentiable says
+// whether a gradient will be asked for: then the probabilities are kept.
+func (g *Graph) Attention(in AttentionInputs, differentiable bool) *Value {
+	check(g.Offers("Attention"), "Attention", "the runtime does not offer it")
+	inputs := []*Value{in.Query, in.Key, in.Value, in.PositionQuery, in.PositionKey, in.Tokens, in.Index}
+	if in.Mask != nil {
+		inputs = append(inputs, in.Mask)
+	}
+	attributes := []Attribute{{"heads", in.Heads}, {"scale", float32(in.Scale)}, {"keep", float32(in.Keep)}}
+	length := (in.Index.Size() + 1) / 2
+	check(in.Index.Type == Int64 && in.Query.Rank() == 2 && in.Query.Shape[0]%length == 0, "Attention",
+		"%v and %v do not fit", in.Query, in.Index)
+	if !differentiable {
+		return g.apply1("Attention", KernelDomain, inputs, Float32, in.Query.Shape, attributes...)
+	}
+	probs := []int{in.Heads, in.Query.Shape[0] / length, length, length}
+	return g.apply("AttentionProbs", KernelDomain, inputs, Float32, [][]int{in.Query.Shape, probs}, attributes...)[0]
+}

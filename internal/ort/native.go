@@ -5,6 +5,7 @@ package ort
 #cgo linux LDFLAGS: -ldl
 #include <stdlib.h>
 #include "api.h"
+#include "blas.h"
 #include "ops.h"
 */
 import "C"
@@ -144,7 +145,7 @@ func registerOperators(options unsafe.Pointer) error {
 func loadBLAS(path string, cores int) error {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
-	if message := C.ops_load_blas(name, C.int(cores)); message != nil {
+	if message := C.blas_load(name, C.int(cores)); message != nil {
 		return errors.New(C.GoString(message))
 	}
 	return nil

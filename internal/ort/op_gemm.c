@@ -10,52 +10,17 @@
 // another size of block, the cut depends on the shapes and on the machine's
 // number of cores, never on the number of threads in use.
 
-#define _GNU_SOURCE
+#include "blas.h"
 #include "ops.h"
 
-#include <dlfcn.h>
 #include <string.h>
-
-enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
-
-typedef void (*sgemm_function)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a,
-                               int lda, const float *b, int ldb, float beta, float *c, int ldc);
-
-static sgemm_function sgemm;
-static size_t machine_cores = 1;
-
-// Calls f(n) if the library has it.
-static void set_int(void *library, const char *f, int n) {
-  void (*set)(int) = (void (*)(int))dlsym(library, f);
-  if (set) set(n);
-}
-
-const char *ops_load_blas(const char *path, int cores) {
-  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (!library) return dlerror();
-  // The wheel scipy-openblas32 puts a prefix to every name.
-  void *f = dlsym(library, "scipy_cblas_sgemm");
-  if (!f) f = dlsym(library, "cblas_sgemm");
-  if (!f) {
-    dlclose(library);
-    return "it has no symbol cblas_sgemm";
-  }
-  enum { mkl_sequential = 1 };
-  set_int(library, "MKL_Set_Threading_Layer", mkl_sequential);
-  set_int(library, "MKL_Set_Num_Threads", 1);
-  set_int(library, "scipy_openblas_set_num_threads", 1);
-  set_int(library, "openblas_set_num_threads", 1);
-  set_int(library, "bli_thread_set_num_threads", 1);
-  sgemm = (sgemm_function)f;
-  machine_cores = cores > 0 ? (size_t)cores : 1;
-  return NULL;
-}
 
 typedef struct {
   const float *a, *b, *c;
   float *y;
   size_t m, n, k, block_m, block_n, blocks_n;
   int trans_a, trans_b, c_is_row;
+  blas_product *account;
 } gemm_args;
 
 // Chooses blocks: as large as gives every core one, for large blocks are
@@ -70,7 +35,7 @@ static size_t cut(gemm_args *w) {
   for (size_t i = 0;; i++) {
     w->blocks_n = ops_tasks(w->n, w->block_n);
     size_t blocks = w->blocks_n * ops_tasks(w->m, w->block_m);
-    if (blocks >= machine_cores || i == sizeof sizes / sizeof *sizes) return blocks;
+    if (blocks >= blas_cores() || i == sizeof sizes / sizeof *sizes) return blocks;
     w->block_m = sizes[i][0];
     w->block_n = sizes[i][1];
   }
@@ -87,8 +52,7 @@ static void gemm_task(void *arg, size_t i) {
   if (w->c && w->c != w->y)
     for (size_t r = 0; r < m; r++)
       memcpy(y + r * w->n, w->c_is_row ? w->c + n0 : w->c + (m0 + r) * w->n + n0, n * sizeof *y);
-  sgemm(ROW_MAJOR, w->trans_a ? TRANS : NO_TRANS, w->trans_b ? TRANS : NO_TRANS, (int)m, (int)n, (int)w->k, 1, a,
-        (int)lda, b, (int)ldb, w->c ? 1 : 0, y, (int)w->n);
+  blas_gemm(w->account, w->trans_a, w->trans_b, m, n, w->k, 1, a, lda, b, ldb, w->c ? 1 : 0, y, w->n);
 }
 
 static OrtStatus *gemm_shapes(const ops_attributes *t, const ops_shape *in, size_t inputs, ops_shape *out) {
@@ -116,14 +80,21 @@ static OrtStatus *gemm(const ops_attributes *t, void *context) {
   }
   TRY(ops_output(context, 0, &out, &w.y));
   if (w.m == 0 || w.n == 0) return NULL;
+  w.account = blas_kind(w.trans_a, w.trans_b, w.m, w.n, w.k, 1);
   return ops_parallel(context, gemm_task, cut(&w), &w);
 }
 
 static OrtStatus *create(const void *info, ops_attributes *t) {
-  if (!sgemm) return ops_fail("criteria.Gemm: no BLAS is loaded");
+  if (!blas_loaded()) return ops_fail("criteria.Gemm: no BLAS is loaded");
   TRY(ops_int_attribute(info, "transA", &t->trans_a));
   return ops_int_attribute(info, "transB", &t->trans_b);
 }
 
 ops_operator ops_gemm = {
-    .name = "Gemm", .inputs = "ffF", .outputs = 1, .create = create, .run = gemm, .shapes = gemm_shapes};
+    .name = "Gemm",
+    .inputs = "ffF",
+    .outputs = 1,
+    .ints = {{"transA", offsetof(ops_attributes, trans_a)}, {"transB", offsetof(ops_attributes, trans_b)}},
+    .create = create,
+    .run = gemm,
+    .shapes = gemm_shapes};

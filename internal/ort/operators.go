@@ -23,16 +23,20 @@ import (
 //	Unskew(dy [.., L, L]) → dx [.., L, 2L]  its gradient
 //	Gemm(A, B[, C]; transA, transB) → Y     op(A)·op(B) + C; C is [N] or [M, N]; needs a BLAS.
 //	                                        If Y is bound to C's memory, the product is added there.
+//	Attention(q, k, v, pq, pk, tokens, index[, mask]; heads, scale, keep) → context
+//	AttentionProbs(the same) → context, probs
+//	AttentionGrad(dcontext, q, k, v, pq, pk, probs, tokens, index[, mask]; …) → dq, dk, dv, dpq, dpk
+//	                                        disentangled attention; needs a BLAS
 const Domain = "criteria"
 
 var fusedOperators = []string{"DropoutMask", "GeluGrad", "LayerNormGrad", "Skew", "SoftmaxGrad", "Unskew"}
 
 // Operators returns the names of the operators of domain [Domain] that models
-// may use, sorted. Gemm is among them if a BLAS was found.
+// may use, sorted. Gemm and those of attention are among them if a BLAS was found.
 func (r *Runtime) Operators() []string {
 	out := slices.Clone(fusedOperators)
 	if r.info.BLAS != "" {
-		out = append(out, "Gemm")
+		out = append(out, "Gemm", "Attention", "AttentionGrad", "AttentionProbs")
 	}
 	slices.Sort(out)
 	return out

@@ -5,7 +5,8 @@
 #include <string.h>
 
 static ops_operator *const operators[] = {&ops_gelu_grad, &ops_dropout_mask,    &ops_softmax_grad, &ops_skew,
-                                          &ops_unskew,    &ops_layer_norm_grad, &ops_gemm};
+                                          &ops_unskew,    &ops_layer_norm_grad, &ops_gemm,
+                                          &ops_attention, &ops_attention_probs, &ops_attention_grad};
 enum { OPERATORS = sizeof operators / sizeof *operators };
 
 // --- helpers --------------------------------------------------------------------
@@ -89,8 +90,17 @@ static const char *get_provider(const ops_custom_op *op) {
   return "CPUExecutionProvider";
 }
 static size_t input_count(const ops_custom_op *op) { return strlen(of(op)->inputs); }
-static int input_type(const ops_custom_op *op, size_t i) { return of(op)->inputs[i] == 'b' ? OPS_BOOL : OPS_FLOAT; }
-static int input_characteristic(const ops_custom_op *op, size_t i) { return of(op)->inputs[i] == 'F'; } // 1: optional
+static int input_type(const ops_custom_op *op, size_t i) {
+  switch (of(op)->inputs[i]) {
+  case 'b':
+  case 'B':
+    return OPS_BOOL;
+  case 'i':
+    return OPS_INT64;
+  }
+  return OPS_FLOAT;
+}
+static int input_characteristic(const ops_custom_op *op, size_t i) { return of(op)->inputs[i] < 'a'; } // 1: optional
 static size_t output_count(const ops_custom_op *op) { return of(op)->outputs; }
 static int output_type(const ops_custom_op *op, size_t i) {
   (void)op, (void)i;
@@ -147,14 +157,13 @@ static OrtStatus *inferred_int(void *context, const char *name, int64_t *value) 
 static OrtStatus *infer(const ops_custom_op *op, void *context) {
   const ops_operator *self = of(op);
   ops_attributes attributes = {0};
-  if (self == &ops_gemm) {
-    TRY(inferred_int(context, "transA", &attributes.trans_a));
-    TRY(inferred_int(context, "transB", &attributes.trans_b));
-  }
-  ops_shape in[8], out[4];
+  for (size_t i = 0; i < 2 && self->ints[i].name; i++)
+    TRY(inferred_int(context, self->ints[i].name, (int64_t *)((char *)&attributes + self->ints[i].offset)));
+  enum { most_inputs = 10, most_outputs = 5 };
+  ops_shape in[most_inputs], out[most_outputs];
   size_t count;
   TRY(ORTX_CALL(ShapeInferContext_GetInputCount, OrtStatus *, (void *, size_t *), (context, &count)));
-  for (size_t i = 0; i < count && i < 8; i++) {
+  for (size_t i = 0; i < count && i < most_inputs; i++) {
     void *info; // belongs to the context
     TRY(ORTX_CALL(ShapeInferContext_GetInputTypeShape, OrtStatus *, (void *, size_t, void **), (context, i, &info)));
     TRY(read_shape(info, &in[i]));

@@ -6,7 +6,7 @@
 
 #include "api.h"
 
-enum { OPS_FLOAT = 1, OPS_BOOL = 9 }; // ONNX's element types
+enum { OPS_FLOAT = 1, OPS_INT64 = 7, OPS_BOOL = 9 }; // ONNX's element types
 
 // TRY returns from the calling function if a step fails.
 #define TRY(step)                     \
@@ -17,8 +17,8 @@ enum { OPS_FLOAT = 1, OPS_BOOL = 9 }; // ONNX's element types
 
 // The attributes that an operator may have; each uses the ones it declares.
 typedef struct {
-  int64_t trans_a, trans_b;
-  float scale;
+  int64_t trans_a, trans_b, heads;
+  float scale, keep;
 } ops_attributes;
 
 enum { OPS_MAX_RANK = 8 };
@@ -62,16 +62,20 @@ typedef struct ops_custom_op {
 typedef struct ops_operator {
   ops_custom_op base; // filled by ops.c; must be first
   const char *name;
-  const char *inputs; // a letter per input: f float, b bool, F float that may be missing
+  const char *inputs; // a letter per input: f float, b bool, i int64; a capital may be missing
   size_t outputs;     // all float
   int in_place;       // the first output may take the first input's memory
+  struct {
+    const char *name;
+    size_t offset; // in ops_attributes
+  } ints[2];       // attributes that shapes depend on
   OrtStatus *(*create)(const void *info, ops_attributes *);
   OrtStatus *(*run)(const ops_attributes *, void *context);
   OrtStatus *(*shapes)(const ops_attributes *, const ops_shape *in, size_t inputs, ops_shape *out);
 } ops_operator;
 
 extern ops_operator ops_gelu_grad, ops_dropout_mask, ops_softmax_grad, ops_skew, ops_unskew, ops_layer_norm_grad,
-    ops_gemm;
+    ops_gemm, ops_attention, ops_attention_probs, ops_attention_grad;
 
 // Adds the domain with all operators to the options of a session to be made.
 OrtStatus *ops_register(void *session_options);
@@ -99,12 +103,5 @@ enum { OPS_GRAIN = 16384 };
 
 static inline size_t ops_tasks(size_t n, size_t grain) { return (n + grain - 1) / grain; }
 static inline size_t ops_min(size_t a, size_t b) { return a < b ? a : b; }
-
-// --- BLAS -----------------------------------------------------------------------
-
-// Loads the library at path and finds cblas_sgemm in it; the library is set to
-// work on the calling thread only. Returns NULL or a message. cores, the number
-// of the machine's cores, decides how finely products are cut.
-const char *ops_load_blas(const char *path, int cores);
 
 #endif

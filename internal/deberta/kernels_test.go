@@ -1,0 +1,132 @@
+package deberta
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/criteria-go/criteria/internal/graph"
+	"github.com/criteria-go/criteria/internal/ort"
+)
+
+// TestKernels compares the training graph with each fused operator alone, and
+// with all of them, to the one of standard operators: loss, logits and the
+// gradient of every parameter, with dropout, padding and distances that share
+// buckets.
+func TestKernels(t *testing.T) {
+	rt, err := ort.Acquire(ort.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rt.Close()
+	config := Config{HiddenSize: 48, Layers: 2, Heads: 3, IntermediateSize: 80, VocabSize: 50, LayerNormEps: 1e-7,
+		HiddenDropout: 0.1, AttentionDropout: 0.2, PositionBuckets: 16, MaxPosition: 64, InitializerRange: 0.02}
+	all := kernels(rt)
+	cases := map[string]graph.Kernels{"all": all}
+	for name := range all {
+		cases["without "+name] = maps.Clone(all)
+		delete(cases["without "+name], name)
+		cases["only "+name] = graph.Kernels{name: true}
+		if name == "Attention" { // its three forms belong together
+			cases["only "+name] = graph.Kernels{name: true, "AttentionProbs": true, "AttentionGrad": true}
+		}
+	}
+	for _, s := range []struct {
+		rows, length int
+		pooling      string
+	}{{3, 45, "cls"}, {2, 40, "mean"}} {
+		model := Model{Config: config, Head: Head{Pooling: s.pooling, HiddenDims: []int{24}, Activation: "gelu", Dropout: 0.1}}
+		run := func(t *testing.T, k graph.Kernels) map[string][]float32 {
+			g := model.Training(s.rows, s.length, k, func(p float64) float64 { return 1 / (1 - p) })
+			return runRandom(t, rt, g, config.VocabSize)
+		}
+		want := run(t, nil)
+		for _, name := range slices.Sorted(maps.Keys(cases)) {
+			t.Run(fmt.Sprintf("%s/%s", s.pooling, name), func(t *testing.T) {
+				got := run(t, cases[name])
+				for output, x := range want {
+					near(t, output, got[output], x, 2e-5)
+				}
+			})
+		}
+	}
+}
+
+// runRandom runs a training graph on random parameters, masks and tokens, the
+// same ones for every graph with the same inputs.
+func runRandom(t *testing.T, rt *ort.Runtime, g *Graph, vocabulary int) map[string][]float32 {
+	t.Helper()
+	session, err := rt.NewSession(g.Encode(), ort.SessionOptions{Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	binding, err := session.NewBinding()
+	if err != nil {
+		t.Fatal(err)
+	}
+	drop := map[string]float64{}
+	for _, m := range g.Masks {
+		drop[m.Name] = m.Drop
+	}
+	tensor := func(v ort.ValueInfo) ort.Tensor {
+		x, err := ort.NewTensor(v.DType, v.Shape...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = x.Buffer().Free() })
+		return x
+	}
+	for i, v := range session.Inputs() {
+		random := rand.New(rand.NewPCG(1, uint64(i)))
+		x := tensor(v)
+		switch {
+		case v.Name == InputIDs:
+			for j := range x.Int64() {
+				x.Int64()[j] = random.Int64N(int64(vocabulary))
+			}
+		case v.Name == AttentionMask:
+			for j := range x.Int64() {
+				if row, column := j/g.Length, j%g.Length; column < g.Length-7*row {
+					x.Int64()[j] = 1
+				}
+			}
+		case v.Name == Labels:
+			for j := range x.Int64() {
+				x.Int64()[j] = int64(j % Classes)
+			}
+		case v.Name == LossScale:
+			x.Float32()[0] = 1
+		case v.DType == ort.Bool:
+			for j := range x.Bytes() {
+				if random.Float64() >= drop[v.Name] {
+					x.Bytes()[j] = 1
+				}
+			}
+		default:
+			for j := range x.Float32() {
+				x.Float32()[j] = float32(0.1 + 0.2*random.NormFloat64())
+			}
+		}
+		if err := binding.BindInput(v.Name, x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := map[string]ort.Tensor{}
+	for _, v := range session.Outputs() {
+		out[v.Name] = tensor(v)
+		if err := binding.BindOutput(v.Name, out[v.Name]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := binding.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string][]float32{}
+	for name, x := range out {
+		values[name] = slices.Clone(x.Float32())
+	}
+	return values
+}

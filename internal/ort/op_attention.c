@@ -1,0 +1,446 @@
+// Attention(q, k, v, pq, pk, tokens, index[, mask]; heads, scale, keep) → context
+// AttentionProbs(the same) → context, probs
+// AttentionGrad(dcontext, q, k, v, pq, pk, probs, tokens, index[, mask]; …) → dq, dk, dv, dpq, dpk
+//
+// Disentangled attention: with the relative position r = i - j of a query i and
+// a key j, and the row index[r + L-1] of pq and pk that stands for it,
+//
+//   scores[i, j] = scale·(q_i·k_j + q_i·pk[r] + k_j·pq[r])
+//   probs = softmax(scores) over the keys with a token,  context = dropout(probs)·v
+//
+// q, k, v, context are [B·L, heads·d]; pq, pk [R, heads·d]; tokens [B·L, 1], 1
+// for a token and 0 for padding; index int64 [2L-1], rising; mask bool and probs
+// [heads, B, L, L]. What probs has in rows and columns of padding at the end of a
+// sequence is left undefined, and the context of such rows is 0: nothing reads
+// it.
+//
+// One task is one head: its matrices stay in the core's cache, nothing is
+// transposed or copied in memory, and each used relative position is multiplied
+// once, not once for each pair of positions that falls into its bucket.
+
+#include "blas.h"
+#include "ops.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+// Where each relative position finds its row; rows of positions from … to-1
+// follow one another.
+typedef struct {
+  int32_t *index;
+  size_t from, to;
+} position_map;
+
+#ifdef __x86_64__
+#define WIDTH 8
+#define TARGET __attribute__((target("avx2")))
+#define NAME(f) f##_avx2
+#include "op_attention_loops.h"
+#undef WIDTH
+#undef TARGET
+#undef NAME
+#endif
+
+#define WIDTH 4
+#define TARGET
+#define NAME(f) f##_base
+#include "op_attention_loops.h"
+
+#ifdef __x86_64__
+#define CHOOSE(f, args) (__builtin_cpu_supports("avx2") ? f##_avx2 args : f##_base args)
+#else
+#define CHOOSE(f, args) f##_base args
+#endif
+
+// --- scratch memory of a thread, kept until the thread ends ---------------------------
+
+static pthread_key_t scratch_key;
+static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
+static void make_scratch_key(void) { pthread_key_create(&scratch_key, free); }
+
+typedef struct {
+  size_t size;
+  float data[];
+} scratch_block;
+
+static float *scratch(size_t n) {
+  pthread_once(&scratch_once, make_scratch_key);
+  scratch_block *have = pthread_getspecific(scratch_key);
+  if (have && have->size >= n) return have->data;
+  free(have);
+  have = malloc(sizeof *have + n * sizeof(float));
+  if (have) have->size = n;
+  pthread_setspecific(scratch_key, have);
+  return have ? have->data : NULL;
+}
+
+// --- arguments ------------------------------------------------------------------------
+
+enum { TILE = 8 }; // keys whose columns are turned into rows together
+
+typedef struct {
+  const float *q, *k, *v, *pq, *pk, *tokens, *dcontext, *saved;
+  const uint8_t *mask;
+  float *context, *probs;
+  float *dq, *dk, *dv, *dpq, *dpk; // dpq, dpk: [groups, R, D]
+  size_t batch, l, d, heads, size, r, ld, ldr, groups;
+  float scale, keep;
+  position_map up, down; // rows in rising and falling order of the relative position
+  size_t *filled;        // per sequence, up to and including its last token
+  int failed;
+  blas_product *scores, *positions, *apply, *slope_v, *slope_p, *slope_q, *slope_rows, *slope_positions;
+} attention_args;
+
+static size_t padded(size_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+static OrtStatus *read_attributes(const void *info, ops_attributes *a) {
+  if (!blas_loaded()) return ops_fail("criteria.Attention: no BLAS is loaded");
+  TRY(ops_int_attribute(info, "heads", &a->heads));
+  TRY(ops_float_attribute(info, "scale", &a->scale));
+  return ops_float_attribute(info, "keep", &a->keep);
+}
+
+// Reads what both operators have; first is the place of q among the inputs,
+// second that of tokens.
+static OrtStatus *read_inputs(attention_args *w, const ops_attributes *a, void *context, size_t first, size_t second,
+                              ops_shape *rows, ops_shape *positions) {
+  ops_shape s, tokens, index, mask;
+  const int64_t *table;
+  TRY(ops_input(context, first, (const void **)&w->q, rows));
+  const float **others[] = {&w->k, &w->v};
+  for (size_t i = 0; i < 2; i++) {
+    TRY(ops_input(context, first + 1 + i, (const void **)others[i], &s));
+    if (!ops_same_shape(&s, rows)) return ops_fail("criteria.Attention: q, k and v differ in shape");
+  }
+  TRY(ops_input(context, first + 3, (const void **)&w->pq, positions));
+  TRY(ops_input(context, first + 4, (const void **)&w->pk, &s));
+  if (!ops_same_shape(&s, positions) || s.rank != 2 || rows->rank != 2 || s.dims[1] != rows->dims[1])
+    return ops_fail("criteria.Attention: pq, pk and q do not fit");
+  TRY(ops_input(context, second, (const void **)&w->tokens, &tokens));
+  TRY(ops_input(context, second + 1, (const void **)&table, &index));
+  TRY(ops_input(context, second + 2, (const void **)&w->mask, &mask));
+  w->l = (ops_elements(&index) + 1) / 2;
+  w->d = (size_t)rows->dims[1];
+  w->r = (size_t)positions->dims[0];
+  w->heads = (size_t)a->heads;
+  w->scale = a->scale;
+  w->keep = a->keep;
+  if (w->l == 0 || (size_t)rows->dims[0] % w->l || w->heads == 0 || w->d % w->heads || w->r == 0 ||
+      ops_elements(&tokens) != (size_t)rows->dims[0])
+    return ops_fail("criteria.Attention: q, tokens, index and heads do not fit");
+  w->batch = (size_t)rows->dims[0] / w->l;
+  w->size = w->d / w->heads;
+  w->ld = padded(w->l);
+  w->ldr = padded(w->r);
+  if (w->mask && ops_elements(&mask) != w->heads * w->batch * w->l * w->l)
+    return ops_fail("criteria.Attention: the mask does not fit");
+
+  size_t n = 2 * w->l - 1;
+  w->up.index = malloc(2 * n * sizeof *w->up.index + w->batch * sizeof *w->filled);
+  if (!w->up.index) return ops_fail("criteria.Attention: out of memory");
+  w->filled = (size_t *)(w->up.index + 2 * n);
+  w->down.index = w->up.index + n;
+  for (size_t i = 0; i < n; i++) {
+    if (table[i] < 0 || table[i] >= (int64_t)w->r) return ops_fail("criteria.Attention: index out of range");
+    w->up.index[i] = (int32_t)table[i];
+    w->down.index[n - 1 - i] = (int32_t)(w->r - 1) - (int32_t)table[i];
+  }
+  // The straight part around the relative position 0.
+  for (size_t i = 0; i < 2; i++) {
+    position_map *m = i ? &w->down : &w->up;
+    m->from = m->to = w->l - 1;
+    while (m->from > 0 && m->index[m->from] == m->index[m->from - 1] + 1) m->from--;
+    while (m->to + 1 < n && m->index[m->to + 1] == m->index[m->to] + 1) m->to++;
+    m->to++;
+  }
+  for (size_t b = 0; b < w->batch; b++) {
+    size_t last = w->l;
+    while (last > 1 && w->tokens[b * w->l + last - 1] == 0) last--;
+    w->filled[b] = last;
+  }
+  return NULL;
+}
+
+// Copies the rows of one head of x [R, D], in rising or falling order.
+static void take_head(const attention_args *w, const float *x, size_t head, int falling, float *y) {
+  for (size_t i = 0; i < w->r; i++)
+    memcpy(y + i * w->size, x + (falling ? w->r - 1 - i : i) * w->d + head * w->size, w->size * sizeof *y);
+}
+
+// Softmax without a token has something to attend to all the same: all keys.
+static void key_bias(const attention_args *w, size_t b, float *bias) {
+  size_t n = w->filled[b], padded_n = padded(n);
+  for (size_t j = 0; j < padded_n; j++)
+    bias[j] = j >= n ? -3e38f : w->tokens[b * w->l + j] != 0 ? 0 : -1e30f;
+}
+
+// --- forward ------------------------------------------------------------------------------
+
+static void forward(attention_args *w, size_t head, size_t b, float *memory) {
+  size_t l = w->l, d = w->d, size = w->size, ld = w->ld, ldr = w->ldr, n = w->filled[b], wide = padded(n);
+  float *s = memory, *p = s + l * ld, *rows = p + l * ldr, *tile = rows + w->r * size, *bias = tile + TILE * ld;
+  uint8_t *keep = (uint8_t *)(bias + ld);
+  size_t at = b * l * d + head * size;
+  const float *q = w->q + at, *k = w->k + at, *v = w->v + at;
+
+  blas_gemm(w->scores, 0, 1, n, n, size, w->scale, q, d, k, d, 0, s, ld);
+  // From position to content first: its columns are turned into rows.
+  take_head(w, w->pq, head, 0, rows);
+  blas_gemm(w->positions, 0, 1, n, w->r, size, w->scale, k, d, rows, size, 0, p, ldr);
+  for (size_t j0 = 0; j0 < n; j0 += TILE) {
+    size_t keys = ops_min(TILE, n - j0);
+    memset(tile, 0, TILE * ld * sizeof *tile);
+    for (size_t j = 0; j < keys; j++) CHOOSE(expand, (tile + j * ld, p + (j0 + j) * ldr, &w->up, l - 1 - (j0 + j), n));
+    if (keys == TILE)
+      for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < TILE; j++) s[i * ld + j0 + j] += tile[j * ld + i];
+    else
+      for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < keys; j++) s[i * ld + j0 + j] += tile[j * ld + i];
+  }
+  take_head(w, w->pk, head, 1, rows);
+  blas_gemm(w->positions, 0, 1, n, w->r, size, w->scale, q, d, rows, size, 0, p, ldr);
+
+  key_bias(w, b, bias);
+  memset(keep, 0, ld);
+  size_t place = (head * w->batch + b) * l * l;
+  for (size_t i = 0; i < n; i++) {
+    float *row = s + i * ld;
+    CHOOSE(expand, (row, p + i * ldr, &w->down, l - 1 - i, n));
+    for (size_t j = n; j < wide; j++) row[j] = 0;
+    CHOOSE(softmax, (row, bias, wide));
+    if (w->probs) memcpy(w->probs + place + i * l, row, n * sizeof *row);
+    if (w->mask) {
+      memcpy(keep, w->mask + place + i * l, n);
+      CHOOSE(drop, (row, keep, w->keep, row, wide));
+    }
+  }
+  blas_gemm(w->apply, 0, 0, n, size, n, 1, s, ld, v, d, 0, w->context + at, d);
+  for (size_t i = n; i < l; i++) memset(w->context + at + i * d, 0, size * sizeof *w->context);
+}
+
+static size_t scratch_size(const attention_args *w) {
+  return 2 * w->l * w->ld + 2 * w->l * w->ldr + 4 * w->r * w->size + TILE * w->ld + 4 * w->ld;
+}
+
+static void forward_task(void *arg, size_t i) {
+  attention_args *w = arg;
+  float *memory = scratch(scratch_size(w));
+  if (!memory)
+    __atomic_store_n(&w->failed, 1, __ATOMIC_RELAXED);
+  else
+    forward(w, i / w->batch, i % w->batch, memory);
+}
+
+static OrtStatus *finish(attention_args *w, OrtStatus *status) {
+  free(w->up.index);
+  if (!status && w->failed) return ops_fail("criteria.Attention: out of memory");
+  return status;
+}
+
+static OrtStatus *run_forward(attention_args *w, const ops_attributes *a, void *context, int with_probs) {
+  ops_shape rows, positions;
+  TRY(read_inputs(w, a, context, 0, 5, &rows, &positions));
+  ops_shape probs = {4, {a->heads, (int64_t)w->batch, (int64_t)w->l, (int64_t)w->l}};
+  TRY(ops_output(context, 0, &rows, &w->context));
+  if (with_probs) TRY(ops_output(context, 1, &probs, &w->probs));
+  size_t n = w->l, count = w->heads * w->batch;
+  w->scores = blas_kind(0, 1, n, n, w->size, count);
+  w->positions = blas_kind(0, 1, n, w->r, w->size, 2 * count);
+  w->apply = blas_kind(0, 0, n, w->size, n, count);
+  return ops_parallel(context, forward_task, count, w);
+}
+
+static OrtStatus *attention(const ops_attributes *a, void *context) {
+  attention_args w = {0};
+  return finish(&w, run_forward(&w, a, context, 0));
+}
+
+static OrtStatus *attention_probs(const ops_attributes *a, void *context) {
+  attention_args w = {0};
+  return finish(&w, run_forward(&w, a, context, 1));
+}
+
+// --- backward -----------------------------------------------------------------------------
+
+static void backward(attention_args *w, size_t head, size_t group, size_t b, int first, float *memory) {
+  size_t l = w->l, d = w->d, size = w->size, ld = w->ld, ldr = w->ldr, n = w->filled[b], wide = padded(n);
+  float *ds = memory, *dropped = ds + l * ld, *dp = dropped + l * ld;
+  float *up = dp + l * ldr, *down = up + w->r * size, *dup = down + w->r * size, *ddown = dup + w->r * size;
+  float *tile = ddown + w->r * size, *row = tile + TILE * ld;
+  uint8_t *keep = (uint8_t *)(row + ld);
+  size_t at = b * l * d + head * size, place = (head * w->batch + b) * l * l;
+  const float *q = w->q + at, *k = w->k + at, *v = w->v + at, *dc = w->dcontext + at;
+  (void)group;
+
+  blas_gemm(w->slope_p, 0, 1, n, n, size, 1, dc, d, v, d, 0, ds, ld);
+  memset(row, 0, ld * sizeof *row);
+  memset(keep, 0, ld);
+  for (size_t i = 0; i < n; i++) {
+    float *slope = ds + i * ld, *kept = dropped + i * ld;
+    memcpy(row, w->saved + place + i * l, n * sizeof *row);
+    for (size_t j = n; j < wide; j++) slope[j] = 0;
+    if (w->mask) {
+      memcpy(keep, w->mask + place + i * l, n);
+      CHOOSE(drop, (row, keep, w->keep, kept, wide));
+      CHOOSE(drop, (slope, keep, w->keep, slope, wide));
+    } else {
+      memcpy(kept, row, wide * sizeof *row);
+    }
+    CHOOSE(softmax_slope, (slope, row, w->scale, wide));
+  }
+  blas_gemm(w->slope_v, 1, 0, n, size, n, 1, dropped, ld, dc, d, 0, w->dv + at, d);
+  blas_gemm(w->slope_q, 0, 0, n, size, n, 1, ds, ld, k, d, 0, w->dq + at, d);
+  blas_gemm(w->slope_v, 1, 0, n, size, n, 1, ds, ld, q, d, 0, w->dk + at, d);
+
+  // From content to position.
+  memset(dp, 0, n * ldr * sizeof *dp);
+  for (size_t i = 0; i < n; i++) CHOOSE(collapse, (dp + i * ldr, ds + i * ld, &w->down, l - 1 - i, n));
+  blas_gemm(w->slope_rows, 0, 0, n, size, w->r, 1, dp, ldr, down, size, 1, w->dq + at, d);
+  blas_gemm(w->slope_positions, 1, 0, w->r, size, n, 1, dp, ldr, q, d, first ? 0 : 1, ddown, size);
+
+  // From position to content: columns are turned into rows.
+  memset(dp, 0, n * ldr * sizeof *dp);
+  for (size_t j0 = 0; j0 < n; j0 += TILE) {
+    size_t keys = ops_min(TILE, n - j0);
+    if (keys == TILE)
+      for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < TILE; j++) tile[j * ld + i] = ds[i * ld + j0 + j];
+    else
+      for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < keys; j++) tile[j * ld + i] = ds[i * ld + j0 + j];
+    for (size_t j = 0; j < keys; j++) CHOOSE(collapse, (dp + (j0 + j) * ldr, tile + j * ld, &w->up, l - 1 - (j0 + j), n));
+  }
+  blas_gemm(w->slope_rows, 0, 0, n, size, w->r, 1, dp, ldr, up, size, 1, w->dk + at, d);
+  blas_gemm(w->slope_positions, 1, 0, w->r, size, n, 1, dp, ldr, k, d, first ? 0 : 1, dup, size);
+
+  float *outputs[] = {w->dq, w->dk, w->dv};
+  for (size_t o = 0; o < 3; o++)
+    for (size_t i = n; i < l; i++) memset(outputs[o] + at + i * d, 0, size * sizeof(float));
+}
+
+// A task is one head for a group of sequences: it alone adds to its part of dpq
+// and dpk.
+static void backward_task(void *arg, size_t task) {
+  attention_args *w = arg;
+  float *memory = scratch(scratch_size(w));
+  if (!memory) {
+    __atomic_store_n(&w->failed, 1, __ATOMIC_RELAXED);
+    return;
+  }
+  size_t head = task / w->groups, group = task % w->groups, size = w->size, d = w->d;
+  size_t each = ops_tasks(w->batch, w->groups), end = ops_min((group + 1) * each, w->batch);
+  float *up = memory + 2 * w->l * w->ld + w->l * w->ldr, *down = up + w->r * size;
+  float *dup = down + w->r * size, *ddown = dup + w->r * size;
+  take_head(w, w->pq, head, 0, up);
+  take_head(w, w->pk, head, 1, down);
+  memset(dup, 0, 2 * w->r * size * sizeof *dup);
+  for (size_t b = group * each; b < end; b++) backward(w, head, group, b, b == group * each, memory);
+  size_t at = group * w->r * d + head * size;
+  for (size_t i = 0; i < w->r; i++) {
+    memcpy(w->dpq + at + i * d, dup + i * size, size * sizeof *dup);
+    memcpy(w->dpk + at + i * d, ddown + (w->r - 1 - i) * size, size * sizeof *dup);
+  }
+}
+
+static OrtStatus *run_backward(attention_args *w, const ops_attributes *a, void *context, float **partial) {
+  ops_shape rows, positions, s;
+  TRY(read_inputs(w, a, context, 1, 7, &rows, &positions));
+  TRY(ops_input(context, 0, (const void **)&w->dcontext, &s));
+  if (!ops_same_shape(&s, &rows)) return ops_fail("criteria.AttentionGrad: dcontext and q differ in shape");
+  TRY(ops_input(context, 6, (const void **)&w->saved, &s));
+  if (ops_elements(&s) != w->heads * w->batch * w->l * w->l)
+    return ops_fail("criteria.AttentionGrad: probs does not fit");
+  float *dpq, *dpk;
+  TRY(ops_output(context, 0, &rows, &w->dq));
+  TRY(ops_output(context, 1, &rows, &w->dk));
+  TRY(ops_output(context, 2, &rows, &w->dv));
+  TRY(ops_output(context, 3, &positions, &dpq));
+  TRY(ops_output(context, 4, &positions, &dpk));
+  // As many groups as give every core of the machine two tasks: the order of
+  // sums must not depend on the threads in use.
+  w->groups = ops_min(w->batch, ops_tasks(2 * blas_cores(), w->heads));
+  size_t area = w->r * w->d;
+  w->dpq = dpq;
+  w->dpk = dpk;
+  if (w->groups > 1) {
+    *partial = malloc(2 * w->groups * area * sizeof **partial);
+    if (!*partial) return ops_fail("criteria.AttentionGrad: out of memory");
+    w->dpq = *partial;
+    w->dpk = *partial + w->groups * area;
+  }
+  size_t n = w->l, count = w->heads * w->batch;
+  w->slope_p = blas_kind(0, 1, n, n, w->size, count);
+  w->slope_v = blas_kind(1, 0, n, w->size, n, 2 * count);
+  w->slope_q = blas_kind(0, 0, n, w->size, n, count);
+  w->slope_rows = blas_kind(0, 0, n, w->size, w->r, 2 * count);
+  w->slope_positions = blas_kind(1, 0, w->r, w->size, n, 2 * count);
+  TRY(ops_parallel(context, backward_task, w->heads * w->groups, w));
+  if (w->groups > 1) {
+    memcpy(dpq, w->dpq, area * sizeof *dpq);
+    memcpy(dpk, w->dpk, area * sizeof *dpk);
+    for (size_t g = 1; g < w->groups; g++)
+      for (size_t i = 0; i < area; i++) {
+        dpq[i] += w->dpq[g * area + i];
+        dpk[i] += w->dpk[g * area + i];
+      }
+  }
+  return NULL;
+}
+
+static OrtStatus *attention_grad(const ops_attributes *a, void *context) {
+  attention_args w = {0};
+  float *partial = NULL;
+  OrtStatus *status = finish(&w, run_backward(&w, a, context, &partial));
+  free(partial);
+  return status;
+}
+
+// --- shapes -------------------------------------------------------------------------------
+
+static OrtStatus *attention_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
+  (void)a, (void)inputs;
+  out[0] = in[0];
+  return NULL;
+}
+
+static OrtStatus *attention_probs_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
+  (void)inputs;
+  out[0] = in[0];
+  int64_t n = in[6].rank == 1 && in[6].dims[0] > 0 ? (in[6].dims[0] + 1) / 2 : -1;
+  int64_t b = n > 0 && in[0].rank == 2 && in[0].dims[0] >= 0 ? in[0].dims[0] / n : -1;
+  out[1] = (ops_shape){4, {a->heads, b, n, n}};
+  return NULL;
+}
+
+static OrtStatus *attention_grad_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
+  (void)a, (void)inputs;
+  out[0] = out[1] = out[2] = in[1];
+  out[3] = out[4] = in[4];
+  return NULL;
+}
+
+ops_operator ops_attention = {.name = "Attention",
+                              .inputs = "ffffffiB",
+                              .outputs = 1,
+                              .create = read_attributes,
+                              .run = attention,
+                              .shapes = attention_shapes};
+ops_operator ops_attention_probs = {.name = "AttentionProbs",
+                                    .inputs = "ffffffiB",
+                                    .outputs = 2,
+                                    .ints = {{"heads", offsetof(ops_attributes, heads)}},
+                                    .create = read_attributes,
+                                    .run = attention_probs,
+                                    .shapes = attention_probs_shapes};
+ops_operator ops_attention_grad = {.name = "AttentionGrad",
+                                   .inputs = "ffffffffiB",
+                                   .outputs = 5,
+                                   .create = read_attributes,
+                                   .run = attention_grad,
+                                   .shapes = attention_grad_shapes};

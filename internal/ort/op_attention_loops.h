@@ -1,0 +1,107 @@
+// The inner loops of attention, for one vector width (see vector.h). Rows are
+// padded to a multiple of LANES where a length n is said to be one.
+
+#include "vector.h"
+
+// One row of scores → probabilities, in place: softmax of x + bias. n is a
+// multiple of LANES; a bias far below all scores makes an exact 0.
+static TARGET void NAME(softmax)(float *x, const float *bias, size_t n) {
+  vec top[VECTORS];
+  for (int k = 0; k < VECTORS; k++) top[k] = (vec){0} - 3.4e38f;
+  for (size_t i = 0; i < n; i += LANES)
+    for (int k = 0; k < VECTORS; k++) {
+      size_t j = i + k * WIDTH;
+      vec v = load(x + j) + load(bias + j);
+      store(x + j, v);
+      ivec more = v > top[k];
+      top[k] = (vec)((more & (ivec)v) | (~more & (ivec)top[k]));
+    }
+  float lanes[LANES], max;
+  memcpy(lanes, top, sizeof lanes);
+  max = lanes[0];
+  for (int k = 1; k < LANES; k++) max = lanes[k] > max ? lanes[k] : max;
+  vec sums[VECTORS] = {0};
+  for (size_t i = 0; i < n; i += LANES)
+    for (int k = 0; k < VECTORS; k++) {
+      size_t j = i + k * WIDTH;
+      vec v = load(x + j) - max;
+      ivec some = v > -87.0f; // exp_of never falls below e⁻⁸⁷
+      v = (vec)(some & (ivec)exp_of(v));
+      store(x + j, v);
+      sums[k] += v;
+    }
+  float share = 1.0f / fold(sums);
+  for (size_t i = 0; i < n; i += WIDTH) store(x + i, load(x + i) * share);
+}
+
+// y ← mask ? x·scale : 0. x and y may be the same memory.
+static TARGET void NAME(drop)(const float *x, const uint8_t *mask, float scale, float *y, size_t n) {
+  typedef uint8_t bytes __attribute__((vector_size(WIDTH)));
+  for (size_t i = 0; i < n; i += WIDTH) {
+    bytes b;
+    memcpy(&b, mask + i, sizeof b);
+    ivec keep = __builtin_convertvector(b, ivec) != 0;
+    store(y + i, (vec)(keep & (ivec)(load(x + i) * scale)));
+  }
+}
+
+// One row of the gradient of a softmax with probabilities p, times a factor:
+// dx ← factor·p·(dx - Σ dx·p). n is a multiple of LANES.
+static TARGET void NAME(softmax_slope)(float *dx, const float *p, float factor, size_t n) {
+  vec sums[VECTORS] = {0};
+  for (size_t i = 0; i < n; i += LANES)
+    for (int k = 0; k < VECTORS; k++) sums[k] += load(dx + i + k * WIDTH) * load(p + i + k * WIDTH);
+  float sum = fold(sums);
+  for (size_t i = 0; i < n; i += WIDTH) store(dx + i, load(p + i) * factor * (load(dx + i) - sum));
+}
+
+// y[j] += x[index[t+j]] for j < n: products with the used relative positions
+// become products with the key at each position.
+static TARGET void NAME(expand)(float *y, const float *x, const position_map *map, size_t t, size_t n) {
+  size_t a = map->from > t ? ops_min(map->from - t, n) : 0, b = map->to > t ? ops_min(map->to - t, n) : 0;
+  if (b < a) b = a;
+  const int32_t *index = map->index + t;
+  size_t j = 0;
+  for (; j < a; j++) y[j] += x[index[j]];
+  if (a < b) {
+    const float *straight = x + index[a] - a;
+    for (; j + WIDTH <= b; j += WIDTH) store(y + j, load(y + j) + load(straight + j));
+    for (; j < b; j++) y[j] += straight[j];
+  }
+  for (; j < n; j++) y[j] += x[index[j]];
+}
+
+// x[index[t+j]] += y[j] for j < n, the transpose of expand.
+static TARGET void NAME(collapse)(float *x, const float *y, const position_map *map, size_t t, size_t n) {
+  size_t a = map->from > t ? ops_min(map->from - t, n) : 0, b = map->to > t ? ops_min(map->to - t, n) : 0;
+  if (b < a) b = a;
+  const int32_t *index = map->index + t;
+  size_t j = 0;
+  while (j < a) { // far positions share a bucket
+    int32_t bucket = index[j];
+    float sum = 0;
+    do sum += y[j++];
+    while (j < a && index[j] == bucket);
+    x[bucket] += sum;
+  }
+  if (a < b) {
+    float *straight = x + index[a] - a;
+    for (; j + WIDTH <= b; j += WIDTH) store(straight + j, load(straight + j) + load(y + j));
+    for (; j < b; j++) straight[j] += y[j];
+  }
+  while (j < n) {
+    int32_t bucket = index[j];
+    float sum = 0;
+    do sum += y[j++];
+    while (j < n && index[j] == bucket);
+    x[bucket] += sum;
+  }
+}
+
+#undef vec
+#undef ivec
+#undef load
+#undef store
+#undef fold
+#undef exp_of
+#undef VECTORS
