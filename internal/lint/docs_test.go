@@ -468,6 +468,20 @@ func TestDocsYAML(t *testing.T) {
 	}
 }
 
+// TestDocsIndex: every page can be found from the first one.
+func TestDocsIndex(t *testing.T) {
+	index, err := os.ReadFile(filepath.Join(root, "docs", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pages(t) {
+		name, ok := strings.CutPrefix(p.name, "docs/")
+		if ok && !strings.Contains(name, "/") && name != "README.md" && !strings.Contains(string(index), "]("+name+")") {
+			t.Errorf("docs/README.md does not list %s", name)
+		}
+	}
+}
+
 // Errors.
 
 const troubleshooting = "docs/troubleshooting.md"
