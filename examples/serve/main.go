@@ -1,7 +1,7 @@
 // Command serve answers questions about pairs over HTTP:
 //
 //	go run ./examples/serve outputs/DATE/TIME/best_model
-//	curl localhost:8080/v1/predict -d '{"post": "I lie awake all night.", "criterion": "Insomnia."}'
+//	curl localhost:8080/v1/predict -H 'Content-Type: application/json' -d '{"post": "I lie awake all night.", "criterion": "Insomnia."}'
 //
 // docs/serving.md describes requests, answers, metrics and flags.
 package main
