@@ -386,6 +386,7 @@ func (c Config) Validate() error {
 	for i, n := range s.BatchSize.Choices {
 		v.between(fmt.Sprintf("hpo.search_space.batch_size.choices[%d]", i), float64(n), 1, maxBatchSize)
 	}
+	distinct(&v, "hpo.search_space.batch_size.choices", s.BatchSize.Choices)
 	v.span("hpo.search_space.warmup_ratio", s.WarmupRatio.Low, s.WarmupRatio.High, 0, 1, s.WarmupRatio.Log)
 	v.span("hpo.search_space.weight_decay", s.WeightDecay.Low, s.WeightDecay.High, 0, 1, s.WeightDecay.Log)
 	v.eachOf("hpo.search_space.scheduler.choices", s.Scheduler.Choices, schedulers)
@@ -509,6 +510,16 @@ func (v *checker) eachOf(key string, values, words []string) {
 	}
 	for i, value := range values {
 		v.oneOf(fmt.Sprintf("%s[%d]", key, i), value, words)
+	}
+	distinct(v, key, values)
+}
+
+// distinct reports a value that is there twice.
+func distinct[T comparable](v *checker, key string, values []T) {
+	for i, value := range values {
+		if slices.Contains(values[:i], value) {
+			v.fail(fmt.Sprintf("%s[%d]", key, i), fmt.Sprint(value), "each choice once")
+		}
 	}
 }
 

@@ -26,10 +26,12 @@ func TestConfigRoundTrip(t *testing.T) {
 	changed.Train.LearningRate = 1.5e-7
 	changed.Train.WeightDecay = 0
 	changed.MLflow.RunName = "on"
+	seedless := criteria.DefaultConfig()
+	seedless.HPO.Sampler.Seed, seedless.HPO.Storage = nil, ""
 	headless := criteria.DefaultConfig()
 	headless.Model.Head.NumLayers, headless.Model.Head.HiddenDims = 0, []int{}
 	for name, want := range map[string]criteria.Config{
-		"defaults": criteria.DefaultConfig(), "changed": changed, "headless": headless,
+		"defaults": criteria.DefaultConfig(), "changed": changed, "headless": headless, "seedless": seedless,
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := criteria.ParseConfig(want.YAML())
@@ -205,4 +207,36 @@ func FuzzParseConfig(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestParseConfigOfSearch(t *testing.T) {
+	_, err := criteria.ParseConfig([]byte(`
+hpo:
+  storage: postgresql://ann:secret@db:port/optuna
+  n_jobs: 0
+  heartbeat_interval: 30
+  grace_period: 10
+  importance: fanove
+  sampler: {type: TPE, seed: -1}
+  pruner: {interval_steps: 0}
+  search_space:
+    scheduler: {choices: [linear, linear]}
+    batch_size: {choices: [4, 8, 4]}
+`))
+	if err == nil {
+		t.Fatal("no error")
+	}
+	want := `criteria: configuration: 9 problems
+  line 3: hpo.storage = postgresql:…: want sqlite:///file.db, postgresql://user@host/database or mysql://user@host/database (want postgresql://user:password@host:5432/database?sslmode=…, as libpq has it)
+  line 4: hpo.n_jobs = 0: want a number from 1 to 1024
+  line 6: hpo.grace_period = 10: want a number from 60 to 1000000
+  line 7: hpo.importance = fanove: want fanova, pedanova; did you mean fanova?
+  line 8: hpo.sampler.seed = -1: want an integer from 0 to 18446744073709551615
+  line 8: hpo.sampler.type = TPE: want TPESampler, RandomSampler
+  line 9: hpo.pruner.interval_steps = 0: want a number from 1 to 100000
+  line 11: hpo.search_space.scheduler.choices[1] = linear: want each choice once
+  line 12: hpo.search_space.batch_size.choices[2] = 4: want each choice once`
+	if diff := cmp.Diff(want, err.Error()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }

@@ -3,6 +3,9 @@ package criteria
 // Bars is what [ProgressBar] returns for a terminal.
 var Bars = bars
 
+// FreeMemory reads what the machine, or the container, has left.
+var FreeMemory = freeMemory
+
 // ParseState and ParseSums read the files of a checkpoint.
 var (
 	ParseState = parseState

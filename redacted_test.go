@@ -14,6 +14,17 @@ func TestRedacted(t *testing.T) {
 	if text := string(c.Redacted().YAML()); strings.Contains(text, "secret") || !strings.Contains(text, "https://tracking.example/prefix") {
 		t.Errorf("the redacted configuration says\n%s", text)
 	}
+	for storage, want := range map[string]string{
+		"postgresql://ann:secret@db/optuna?sslmode=require": "postgresql://ann@db/optuna?sslmode=require",
+		"postgresql://db/optuna?password=secret&user=ann":   "postgresql://db/optuna?user=ann",
+		"sqlite:////data/optuna.db":                         "sqlite:////data/optuna.db",
+		"mysql://ann:sec%ret@db/optuna":                     "mysql:…", // which nobody can read
+	} {
+		c.HPO.Storage = storage
+		if got := c.Redacted().HPO.Storage; got != want {
+			t.Errorf("the storage %s is redacted to %s, want %s", storage, got, want)
+		}
+	}
 	if c.MLflow.TrackingURI != "https://me:secret@tracking.example/prefix" {
 		t.Error("Redacted has changed its receiver")
 	}

@@ -508,7 +508,12 @@ func (r *studyRun) abandoned(ctx context.Context, frozen study.FrozenTrial) {
 // end writes what the study came to and closes everything, however it ended.
 func (r *studyRun) end(ctx context.Context, err error) (*StudyResult, error) {
 	cut := interrupted(ctx, err)
-	result, running, reportErr := r.report(ctx)
+	reporting, cancel := ctx, func() {}
+	if err != nil { // perhaps the storage is away: it is not waited for again
+		reporting, cancel = context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	}
+	result, running, reportErr := r.report(reporting)
+	cancel()
 	status := RunFinished
 	switch {
 	case cut:
@@ -544,8 +549,6 @@ func (r *studyRun) report(ctx context.Context) (result *StudyResult, running boo
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ctx, cancel := endContext(ctx)
-	defer cancel()
 	trials, err := r.core.Trials(ctx)
 	if err != nil {
 		return nil, false, fmt.Errorf("criteria: %w", err)

@@ -213,9 +213,12 @@ print(json.dumps({"attrs": s.user_attrs, "best": s.best_trial.number, "trials": 
     {"state": t.state.name, "value": t.value, "params": t.params, "attrs": t.user_attrs} for t in s.trials]}))
 `
 
-func (p place) study(t *testing.T, name string) (s stored) {
+// sqlite is the default storage.
+func (p place) sqlite() string { return "sqlite:///" + filepath.Join(p.dir, "optuna.db") }
+
+func readBack(t *testing.T, storage, name string) (s stored) {
 	t.Helper()
-	cmd := exec.Command(mlflowtest.Python(t), "-c", readStudy, "sqlite:///"+filepath.Join(p.dir, "optuna.db"), name)
+	cmd := exec.Command(mlflowtest.Python(t), "-c", readStudy, storage, name)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -249,7 +252,7 @@ func TestHPO(t *testing.T) {
 	p := newPlace(t)
 	args := append(p.small, "hpo.n_trials=8", "train.epochs=3", "hpo.search_space.learning_rate.high=1e-2", "hpo.search_space.hidden_dim.high=128")
 	p.run(t, 0, "hpo", args...)
-	s := p.study(t, "debertav3-criteria-hpo")
+	s := readBack(t, p.sqlite(), "debertav3-criteria-hpo")
 	if n := s.states(); n["COMPLETE"] < 5 || n["PRUNED"] == 0 || len(s.Trials) != 8 {
 		t.Errorf("Optuna reads %v, want 8 trials, some pruned", n)
 	}
@@ -288,7 +291,7 @@ func TestHPO(t *testing.T) {
 	})
 	t.Run("again", func(t *testing.T) {
 		out := p.run(t, 0, "hpo", append(args, "hydra.run.dir=second")...)
-		if diff := cmp.Diff(s, p.study(t, "debertav3-criteria-hpo")); diff != "" || strings.Contains(out, "epoch ") {
+		if diff := cmp.Diff(s, readBack(t, p.sqlite(), "debertav3-criteria-hpo")); diff != "" || strings.Contains(out, "epoch ") {
 			t.Errorf("the study was changed (-was +is):\n%s\n%s", diff, out)
 		}
 		checkFiles(t, filepath.Join(p.dir, "second"), "best_trial_config.yaml", "param_importances.png")
@@ -377,7 +380,7 @@ func TestHPOGoesOn(t *testing.T) {
 			t.Errorf("no best trial:\n%s", out)
 		}
 	}
-	s := p.study(t, "night")
+	s := readBack(t, p.sqlite(), "night")
 	n := s.states()
 	if n["COMPLETE"]+n["PRUNED"] != 6 || n["FAIL"] != 2 || n["RUNNING"]+n["WAITING"] != 0 {
 		t.Errorf("Optuna reads %v, want 6 finished trials and 2 failed", n)
@@ -401,4 +404,34 @@ func TestHPOGoesOn(t *testing.T) {
 	if errA != nil || errB != nil || !bytes.Equal(a, b) {
 		t.Errorf("the processes do not agree on the best trial: %v, %v", errA, errB)
 	}
+}
+
+// Any number of processes, here two, share a study on a server.
+func TestHPOOnServer(t *testing.T) {
+	const env = "CRITERIA_POSTGRES_URI"
+	storage := os.Getenv(env)
+	if storage == "" {
+		message := env + " is not set: no study was shared on a server (.ci/run provides one)"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(message)
+		}
+		t.Skip(message)
+	}
+	p := newPlace(t)
+	name := fmt.Sprintf("shared-%d", time.Now().UnixNano())
+	args := append(p.small, "hpo.storage='"+storage+"'", "hpo.study_name="+name, "hpo.n_trials=5", "train.epochs=1", "hpo.search_space.hidden_dim.high=128")
+	first, second := p.start(t, "hpo", append(args[:len(args):len(args)], "hydra.run.dir=first")...), p.start(t, "hpo", append(args, "hydra.run.dir=second")...)
+	for _, r := range []*started{first, second} {
+		out, err := r.end()
+		checkExit(t, err, 0, []byte(out))
+	}
+	s := readBack(t, strings.Replace(storage, "postgresql:", "postgresql+psycopg2:", 1), name) // the driver that is installed
+	workers := map[any]bool{}
+	for _, trial := range s.Trials {
+		workers[trial.Attrs["worker"]] = true
+	}
+	if n := s.states(); n["COMPLETE"]+n["PRUNED"] != 5 || len(s.Trials) != 5 || len(workers) != 2 {
+		t.Errorf("%v by %d processes, want 5 trials by two", n, len(workers))
+	}
+	p.judge(t, s)
 }
