@@ -204,13 +204,13 @@ func (p plan) domains() []string {
 
 // appendNode appends a NodeProto. Trailing outputs that nobody reads are left
 // out, so that an inference graph does not compute statistics for a backward
-// pass that it does not have.
+// pass that it does not have. (Fused operators have no optional outputs.)
 func (p plan) appendNode(b []byte, n *Node, read map[*Value]bool) []byte {
 	for _, v := range n.Inputs {
 		b = appendString(b, 1, p.name(v))
 	}
 	outputs := n.Outputs
-	for len(outputs) > 1 && !read[outputs[len(outputs)-1]] {
+	for n.Domain != KernelDomain && len(outputs) > 1 && !read[outputs[len(outputs)-1]] {
 		outputs = outputs[:len(outputs)-1]
 	}
 	for _, v := range outputs {
