@@ -280,7 +280,7 @@ func parseRunsURI(uri string) (id, artifact string, err error) {
 	rest, ok := strings.CutPrefix(uri, runsScheme+"/")
 	id, artifact, _ = strings.Cut(rest, "/")
 	artifact = cmp.Or(strings.TrimSuffix(artifact, "/"), modelArtifact)
-	if !ok || !runID.MatchString(id) || !fs.ValidPath(artifact) {
+	if !ok || !runID.MatchString(id) || !fs.ValidPath(artifact) || artifact == "." {
 		return "", "", fmt.Errorf("want runs:/RUN_ID/%s", modelArtifact)
 	}
 	return id, artifact, nil

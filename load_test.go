@@ -266,7 +266,7 @@ func TestServingOptions(t *testing.T) {
 	}
 }
 
-// Every length, and every number of pairs that doubling leads to.
+// Lengths and numbers of pairs are those that doubling leads to.
 func TestWarmup(t *testing.T) {
 	b, dir := trained(t)
 	var shapes [][2]int

@@ -144,9 +144,11 @@ func (c *Classifier) predictChunk(ctx context.Context, pairs []Pair) ([]Predicti
 	return c.predict(ctx, pairs, true)
 }
 
-// Warmup computes made-up pairs of every length that the model reads, so that
-// the first calls do not wait for graphs to be compiled and memory to be found.
-// See [WithWarmup].
+// Warmup computes made-up pairs, so that the first calls do not wait for
+// libraries to be loaded, graphs to be compiled and memory to be found: a single
+// pair of 32, 64 … tokens up to the longest that the model reads, and short pairs
+// in batches of all sizes. A graph for another shape is compiled when the shape
+// is first met, which takes a moment once. See [WithWarmup].
 func (c *Classifier) Warmup(ctx context.Context) error {
 	if err := c.begin(); err != nil {
 		return err
@@ -170,28 +172,24 @@ func (c *Classifier) Warmup(ctx context.Context) error {
 		}
 		return nil
 	}
-	// All lengths of a single pair, and all numbers of short pairs: every kind of
-	// product occurs, and the rest is soon learned. All shapes with each other
-	// would take minutes on a large model.
-	for length := min(lengthStep, c.config.MaxLength); ; length = min(length+lengthStep, c.config.MaxLength) {
+	// All shapes would take minutes on a large model.
+	longest := c.config.MaxLength
+	short := min(lengthStep, longest)
+	for length := short; ; length = min(2*length, longest) {
 		if err := warm(1, length); err != nil {
 			return err
 		}
-		if length == c.config.MaxLength {
+		if length == longest {
 			break
 		}
 	}
-	for rows := 2; ; rows = min(2*rows, c.batchSize) {
-		if rows > c.batchSize {
-			return nil
-		}
-		if err := warm(rows, min(lengthStep, c.config.MaxLength)); err != nil {
+	for rows := 1; rows < c.batchSize; {
+		rows = min(2*rows, c.batchSize)
+		if err := warm(rows, short); err != nil {
 			return err
 		}
-		if rows == c.batchSize {
-			return nil
-		}
 	}
+	return nil
 }
 
 // Stats counts what a [Classifier] has done since it was loaded.

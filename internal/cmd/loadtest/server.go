@@ -53,7 +53,7 @@ func start(ctx context.Context, command func(address string) []string) (*process
 		return nil, err
 	}
 	go func() { p.ended <- p.cmd.Wait() }()
-	deadline := time.NewTimer(2 * time.Minute)
+	deadline := time.NewTimer(5 * time.Minute)
 	defer deadline.Stop()
 	for {
 		select {
