@@ -1,6 +1,7 @@
 package token
 
 import (
+	"errors"
 	"math"
 	"strings"
 	"unicode"
@@ -14,7 +15,8 @@ type Span struct {
 }
 
 // Locate encodes a pair as [Tokenizer.EncodeAll] does and says where the tokens
-// come from. White space at the edges of a token is not part of its span.
+// come from. White space at the edges of a token is not part of its span. A text
+// that is not UTF-8 has no such places and is refused.
 func (t *Tokenizer) Locate(first, second string, maxLength int, truncation Truncation) (Encoding, []Span, error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -25,6 +27,9 @@ func (t *Tokenizer) Locate(first, second string, maxLength int, truncation Trunc
 	var ids [2][]int32
 	var spans [2][]Span
 	for part, text := range texts {
+		if !utf8.ValidString(text) {
+			return Encoding{}, nil, errors.New("token: a text is not UTF-8")
+		}
 		raw, located := t.encoder.locate(withoutNUL(text))
 		back := originalOffsets(text)
 		for i, id := range raw {

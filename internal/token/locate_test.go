@@ -86,6 +86,9 @@ func TestLocateTruncates(t *testing.T) {
 	if first, last := spans[0], spans[15]; first.Part != -1 || last.Part != -1 || spans[14].Part != 1 {
 		t.Errorf("spans %+v", spans)
 	}
+	if _, _, err := tokenizer.Locate("a", "\xff", 16, LongestFirst); err == nil {
+		t.Error("a text that is not UTF-8: no error")
+	}
 	if err := tokenizer.Close(); err != nil {
 		t.Fatal(err)
 	}
