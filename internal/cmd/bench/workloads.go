@@ -113,13 +113,12 @@ func (b *bench) predict() error {
 		return err
 	}
 	b.ours = nil
-	const vocabularyDir = "testdata/golden/model/tiny-deberta"
-	for _, name := range []string{"spm.model", "tokenizer_config.json"} {
-		content, err := os.ReadFile(filepath.Join(vocabularyDir, name))
+	for _, name := range []string{"tokenizer/tokenizer.json", "tiny-deberta/tokenizer_config.json"} {
+		content, err := os.ReadFile(filepath.Join("testdata/golden/model", name))
 		if err != nil {
 			return fmt.Errorf("%w: run it in the root of the repository", err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), content, 0o644); err != nil {
 			return err
 		}
 	}
