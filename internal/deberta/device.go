@@ -62,7 +62,9 @@ func (m Model) DeviceTraining(rows, length int, o DeviceOptions) *Graph {
 	return g
 }
 
+// lower takes leave of what a GPU lacks, or computes slowly.
 func (g *Graph) lower(o DeviceOptions) {
+	g.SplitReduceMax()
 	switch o.Low {
 	case 0, graph.Float32:
 	case graph.Float16, graph.BFloat16:

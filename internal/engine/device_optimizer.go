@@ -70,10 +70,11 @@ func (o deviceOptimizer) graph() *graph.Graph {
 	add(plainPart, o.size-o.decayed, 0)
 
 	// Sums of squares: by chunks in float32, then over the chunks in float64.
+	// (ONNX Runtime has an operator for both, which needs cuDNN.)
 	var squares *graph.Value
 	for _, p := range parts {
 		grad := p.vectors[1]
-		sums := g.ReduceSumSquare(g.Reshape(grad, grad.Size()/chunk, chunk), false, 1)
+		sums := g.ReduceSum(g.Reshape(g.Mul(grad, grad), grad.Size()/chunk, chunk), false, 1)
 		sum := g.ReduceSum(g.Cast(sums, graph.Float64), false, 0)
 		if squares == nil {
 			squares = sum

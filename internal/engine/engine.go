@@ -28,7 +28,10 @@ type Spec struct {
 	// one that was trained.
 	Head     deberta.Head
 	Training *Training // nil: inference only
-	Threads  int       // of the operators and the optimizer; 0: one per physical core
+	// Device computes instead of the CPU; nil: the CPU. Its library must be an
+	// ONNX Runtime with a CUDA provider.
+	Device  *DeviceSpec
+	Threads int // of the operators and the optimizer; 0: one per physical core
 }
 
 // Training is what an engine needs in addition in order to train.
@@ -42,6 +45,9 @@ type Training struct {
 	// update averages, at least 1. More than one needs memory for a second set
 	// of gradients.
 	Accumulation int
+	// Recompute computes the activations of every layer again in the backward
+	// pass instead of keeping them (gradient checkpointing).
+	Recompute bool
 }
 
 // Batch is a micro-batch of token ids, padded to one length, row by row. A
@@ -74,7 +80,9 @@ type Engine struct {
 	layout   layout
 	params   *ort.Buffer
 	programs map[programKey]*program
-	trainer  *trainer // nil for inference
+	trainer  *trainer // nil for inference, and on a device
+
+	accelerator *accelerator // nil on the CPU
 }
 
 // Open loads the checkpoint in spec.Dir. The library says where ONNX Runtime
@@ -104,7 +112,7 @@ func Open(ctx context.Context, spec Spec, library string) (*Engine, error) {
 
 // open makes an engine whose parameters, all 0 at first, fill sets.
 func open(config deberta.Config, raw []byte, spec Spec, library string, fill func(*Engine) error) (_ *Engine, err error) {
-	rt, err := ort.Acquire(ort.Options{Library: library})
+	rt, err := ort.Acquire(ort.Options{Library: library, CUDA: spec.Device != nil && !spec.Device.host})
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +144,13 @@ func open(config deberta.Config, raw []byte, spec Spec, library string, fill fun
 		return nil, err
 	}
 	if spec.Training != nil {
+		e.model.Recompute = spec.Training.Recompute
+	}
+	if spec.Device != nil {
+		e.accelerator, err = newAccelerator(e, spec)
+		return e, err
+	}
+	if spec.Training != nil {
 		if e.trainer, err = newTrainer(e, *spec.Training); err != nil {
 			return nil, err
 		}
@@ -148,6 +163,17 @@ func (e *Engine) Model() deberta.Model { return e.model }
 
 // Runtime describes the ONNX Runtime in use.
 func (e *Engine) Runtime() ort.RuntimeInfo { return e.runtime.Info() }
+
+// Device describes the device that computes; "" means the CPU.
+func (e *Engine) Device() string {
+	if e.accelerator == nil {
+		return ""
+	}
+	return e.accelerator.device.String()
+}
+
+// trains tells whether the engine was opened for training.
+func (e *Engine) trains() bool { return e.training != nil }
 
 // Parameters returns the number of trainable parameters.
 func (e *Engine) Parameters() int {
@@ -165,6 +191,9 @@ func (e *Engine) Evaluate(ctx context.Context, b Batch) (Result, error) {
 	defer e.mu.Unlock()
 	if e.closed {
 		return Result{}, errClosed
+	}
+	if e.accelerator != nil {
+		return e.accelerator.evaluate(ctx, b)
 	}
 	p, err := e.program(evaluation, b)
 	if err != nil {
@@ -192,6 +221,9 @@ func (e *Engine) Close() error {
 	var errs []error
 	for _, p := range e.programs {
 		errs = append(errs, p.close())
+	}
+	if e.accelerator != nil {
+		errs = append(errs, e.accelerator.close())
 	}
 	if e.trainer != nil {
 		errs = append(errs, e.trainer.close())

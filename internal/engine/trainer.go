@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -111,10 +112,12 @@ func (e *Engine) Accumulate(ctx context.Context, b Batch, step, micro int) (Resu
 	switch {
 	case e.closed:
 		return Result{}, errClosed
-	case e.trainer == nil:
+	case !e.trains():
 		return Result{}, errNotTraining
 	case b.Labels == nil:
 		return Result{}, errors.New("engine: a batch without labels cannot be trained on")
+	case e.accelerator != nil:
+		return e.accelerator.accumulate(ctx, b)
 	}
 	result, err := e.trainer.accumulate(ctx, b, step, micro)
 	if err != nil {
@@ -291,13 +294,16 @@ func (e *Engine) Update(ctx context.Context, learningRate float64) (gradNorm flo
 	switch {
 	case e.closed:
 		return 0, errClosed
-	case e.trainer == nil:
+	case !e.trains():
 		return 0, errNotTraining
-	case e.trainer.accumulated == 0:
+	case e.accumulated() == 0:
 		return 0, errors.New("engine: update without gradients")
 	}
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("engine: update: %w", context.Cause(ctx))
+	}
+	if e.accelerator != nil {
+		return e.accelerator.update(ctx, learningRate)
 	}
 	t := e.trainer
 	defer t.discard()
@@ -316,10 +322,25 @@ const (
 	optimizerKey = "optimizer"
 )
 
+// accumulated counts the micro-batches since the last update.
+func (e *Engine) accumulated() int {
+	if e.accelerator != nil {
+		return e.accelerator.accumulated
+	}
+	return e.trainer.accumulated
+}
+
 // save writes the optimizer's state.
 func (t *trainer) save(path string) error {
-	metadata := map[string]string{updatesKey: strconv.Itoa(t.updates), optimizerKey: t.spec.Optimizer}
-	if err := checkpoint.WriteSafetensors(path, metadata, t.optimizer.state()); err != nil {
+	return writeState(path, t.spec.Optimizer, t.updates, t.optimizer, nil)
+}
+
+// writeState writes the state of an optimizer, by its name, after so many
+// updates, with more metadata.
+func writeState(path, name string, updates int, o stateful, more map[string]string) error {
+	metadata := map[string]string{updatesKey: strconv.Itoa(updates), optimizerKey: name}
+	maps.Copy(metadata, more)
+	if err := checkpoint.WriteSafetensors(path, metadata, o.state()); err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
 	return nil
@@ -327,25 +348,34 @@ func (t *trainer) save(path string) error {
 
 // restore reads what save wrote.
 func (t *trainer) restore(path string) error {
-	file, err := checkpoint.Open(path)
+	updates, _, err := readState(path, t.spec.Optimizer, t.optimizer)
 	if err != nil {
-		return fmt.Errorf("engine: %w", err)
-	}
-	defer file.Close()
-	metadata := file.Metadata()
-	if got := metadata[optimizerKey]; got != t.spec.Optimizer {
-		return fmt.Errorf("engine: %s holds the state of optimizer %q, but train.optimizer_type is %q: resume with the same optimizer", path, got, t.spec.Optimizer)
-	}
-	updates, err := strconv.Atoi(metadata[updatesKey])
-	if err != nil || updates < 0 {
-		return fmt.Errorf("engine: %s: metadata %s is %q, want a number of steps", path, updatesKey, metadata[updatesKey])
-	}
-	if err := t.optimizer.restore(file); err != nil {
-		return fmt.Errorf("engine: %s: %w", path, err)
+		return err
 	}
 	t.discard()
 	t.updates = updates
 	return nil
+}
+
+// readState reads what writeState wrote.
+func readState(path, name string, o stateful) (updates int, metadata map[string]string, err error) {
+	file, err := checkpoint.Open(path)
+	if err != nil {
+		return 0, nil, fmt.Errorf("engine: %w", err)
+	}
+	defer file.Close()
+	metadata = file.Metadata()
+	if got := metadata[optimizerKey]; got != name {
+		return 0, nil, fmt.Errorf("engine: %s holds the state of optimizer %q, but train.optimizer_type is %q: resume with the same optimizer", path, got, name)
+	}
+	updates, err = strconv.Atoi(metadata[updatesKey])
+	if err != nil || updates < 0 {
+		return 0, nil, fmt.Errorf("engine: %s: metadata %s is %q, want a number of steps", path, updatesKey, metadata[updatesKey])
+	}
+	if err := o.restore(file); err != nil {
+		return 0, nil, fmt.Errorf("engine: %s: %w", path, err)
+	}
+	return updates, metadata, nil
 }
 
 func volume(shape []int) int {

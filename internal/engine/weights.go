@@ -202,6 +202,11 @@ func (e *Engine) SaveModel(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
+	if e.accelerator != nil {
+		if err := e.accelerator.fetch(); err != nil {
+			return err
+		}
+	}
 	files := map[string][]byte{configFile: config}
 	maps.Copy(files, e.artifacts())
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -212,14 +217,14 @@ func (e *Engine) SaveModel(ctx context.Context, dir string) error {
 	if err := e.writeWeights(ctx, dir); err != nil {
 		return err
 	}
-	if e.trainer == nil {
+	if !e.trains() {
 		return nil
 	}
 	state := filepath.Join(dir, "checkpoint")
 	if err := os.MkdirAll(state, 0o755); err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	return e.trainer.save(filepath.Join(state, optimizerFile))
+	return e.saveOptimizer(state)
 }
 
 func (e *Engine) writeWeights(ctx context.Context, dir string) error {
@@ -241,11 +246,23 @@ func (e *Engine) SaveState(ctx context.Context, dir string) error {
 	switch {
 	case e.closed:
 		return errClosed
-	case e.trainer == nil:
+	case !e.trains():
 		return errNotTraining
+	}
+	if e.accelerator != nil {
+		if err := e.accelerator.fetch(); err != nil {
+			return err
+		}
 	}
 	if err := e.writeWeights(ctx, dir); err != nil {
 		return err
+	}
+	return e.saveOptimizer(dir)
+}
+
+func (e *Engine) saveOptimizer(dir string) error {
+	if e.accelerator != nil {
+		return e.accelerator.save(dir)
 	}
 	return e.trainer.save(filepath.Join(dir, optimizerFile))
 }
@@ -257,7 +274,7 @@ func (e *Engine) LoadState(ctx context.Context, dir string) error {
 	switch {
 	case e.closed:
 		return errClosed
-	case e.trainer == nil:
+	case !e.trains():
 		return errNotTraining
 	}
 	file, err := checkpoint.Open(filepath.Join(dir, weightsFile))
@@ -276,6 +293,9 @@ func (e *Engine) LoadState(ctx context.Context, dir string) error {
 		if err := file.ReadFloat32(name, e.layout.slice(e.params.Float32(), i)); err != nil {
 			return fmt.Errorf("engine: %w", err)
 		}
+	}
+	if e.accelerator != nil {
+		return e.accelerator.restore(dir)
 	}
 	return e.trainer.restore(filepath.Join(dir, optimizerFile))
 }

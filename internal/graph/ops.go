@@ -290,11 +290,6 @@ func (g *Graph) ReduceSum(x *Value, keep bool, axes ...int) *Value {
 	return g.reduce("ReduceSum", x, axes, keep)
 }
 
-// ReduceSumSquare adds up x² along axes. It is not differentiable here.
-func (g *Graph) ReduceSumSquare(x *Value, keep bool, axes ...int) *Value {
-	return g.reduce("ReduceSumSquare", x, axes, keep)
-}
-
 // ReduceMean averages x along axes.
 func (g *Graph) ReduceMean(x *Value, keep bool, axes ...int) *Value {
 	return g.reduce("ReduceMean", x, axes, keep)

@@ -189,3 +189,27 @@ func TestLowerPrecision(t *testing.T) {
 		}
 	}
 }
+
+func TestSplitReduceMax(t *testing.T) {
+	for _, n := range []int{1, 2, 7, 8} {
+		build := func() *Graph {
+			g := New("max", nil)
+			x := g.Input("x", Float32, 3, n, 5)
+			y := g.ReduceMax(x, false, 1)
+			g.Output("y", y)
+			g.Output("dx", g.Gradients(y, g.Input("seed", Float32, y.Shape...), []*Value{x})[0])
+			return g
+		}
+		split := build()
+		split.SplitReduceMax()
+		if split.Census()["ReduceMax"] > 0 {
+			t.Error("ReduceMax is still there")
+		}
+		want, got := outputs(t, build()), outputs(t, split)
+		for i := range want {
+			if !slices.Equal(want[i], got[i]) {
+				t.Errorf("%d elements: output %d is %v, want %v", n, i, got[i], want[i])
+			}
+		}
+	}
+}

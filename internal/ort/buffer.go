@@ -70,8 +70,12 @@ func (b *Buffer) Float32() []float32 { return view[float32](b.data) }
 // part of it.
 func (b *Buffer) Int64() []int64 { return view[int64](b.data) }
 
+// Float64 returns the memory as float64 values; bytes left over at the end are
+// not part of it.
+func (b *Buffer) Float64() []float64 { return view[float64](b.data) }
+
 // view reinterprets bytes as values of another type.
-func view[T float32 | int32 | int64](b []byte) []T {
+func view[T float32 | float64 | int32 | int64](b []byte) []T {
 	var zero T
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(zero)))
 }

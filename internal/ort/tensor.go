@@ -17,6 +17,7 @@ const (
 	Int32   DType = 6
 	Int64   DType = 7
 	Bool    DType = 9
+	Float64 DType = 11
 )
 
 func (t DType) String() string {
@@ -31,6 +32,8 @@ func (t DType) String() string {
 		return "int64"
 	case Bool:
 		return "bool"
+	case Float64:
+		return "float64"
 	}
 	return fmt.Sprintf("DType(%d)", int(t))
 }
@@ -40,7 +43,7 @@ func (t DType) Size() int {
 	switch t {
 	case Float32, Int32:
 		return 4
-	case Int64:
+	case Int64, Float64:
 		return 8
 	case Uint8, Bool:
 		return 1

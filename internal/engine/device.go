@@ -1,0 +1,575 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+
+	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/deberta"
+	"github.com/criteria-go/criteria/internal/graph"
+	"github.com/criteria-go/criteria/internal/optim"
+	"github.com/criteria-go/criteria/internal/ort"
+)
+
+// DeviceSpec says on which device a model is computed, and how.
+type DeviceSpec struct {
+	CUDA ort.CUDAOptions
+	// Low is the precision of products: graph.Float32, Float16 or BFloat16.
+	Low graph.Type
+	// Capture repeats the launches of a graph instead of making them anew, where
+	// no random numbers would be repeated with them.
+	Capture bool
+	// Pinned keeps what is copied to the device in pages that stay in place.
+	Pinned bool
+
+	// host computes on the host what was written for a device: for tests of the
+	// arithmetic.
+	host bool
+}
+
+// accelerator computes an engine's model on a device. Parameters, gradients and
+// moments stay in its memory; a step copies ids, masks, labels and two numbers
+// there, and the loss, the logits and the norm back. The engine's own parameters
+// are a copy that is brought up to date before it is written.
+type accelerator struct {
+	*Engine
+	spec   DeviceSpec
+	device *ort.Device
+
+	weights  *ort.Buffer // the parameters, laid out like the engine's
+	programs map[programKey]*deviceProgram
+
+	// For training only:
+	gradients   *ort.Buffer
+	moments     [2]*ort.Buffer
+	numbers     *ort.Buffer // scalars of the optimizer's graph
+	staged      *ort.Buffer // the same, on the host
+	session     *ort.Session
+	optimizer   *ort.Binding
+	accumulated int
+	updates     int // as far as the host knows
+}
+
+// A deviceProgram is a program whose own tensors are those of the host; the
+// device has the same in a buffer of the same layout.
+type deviceProgram struct {
+	program
+	there       *ort.Buffer
+	in, out     ort.Tensor // what is copied to the device, and what from it
+	toIn, toOut ort.Tensor // their places on the device
+}
+
+func newAccelerator(e *Engine, spec Spec) (_ *accelerator, err error) {
+	a := &accelerator{Engine: e, spec: *spec.Device, programs: map[programKey]*deviceProgram{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	if a.spec.host {
+		a.device = ort.HostDevice()
+	} else if a.device, err = e.runtime.OpenCUDA(a.spec.CUDA); err != nil {
+		return nil, err
+	}
+	vector := func() (b *ort.Buffer) {
+		if err == nil {
+			b, err = a.device.NewBuffer(4 * e.layout.size)
+		}
+		return b
+	}
+	a.weights = vector()
+	if spec.Training != nil {
+		a.gradients, a.moments[0], a.moments[1] = vector(), vector(), vector()
+	}
+	if err != nil {
+		return nil, &MemoryError{Err: fmt.Errorf("engine: memory of the device for %d parameters: %w", e.Parameters(), err)}
+	}
+	if err := a.push(a.weights, e.params); err != nil {
+		return nil, err
+	}
+	if spec.Training != nil {
+		return a, a.prepareOptimizer(*spec.Training)
+	}
+	return a, nil
+}
+
+// MemoryError says that a device had too little memory, and for what.
+type MemoryError struct {
+	Training     bool // whether the batch was trained on or only evaluated
+	Rows, Length int  // of the batch; 0: it was for the model itself
+	Err          error
+}
+
+func (e *MemoryError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause, which is an [ort.OutOfMemoryError].
+func (e *MemoryError) Unwrap() error { return e.Err }
+
+// failed describes what went wrong with a batch.
+func failed(err error, k kind, b Batch) error {
+	doing := "evaluating"
+	if k == training {
+		doing = "training on"
+	}
+	err = fmt.Errorf("engine: %s a batch of %d × %d tokens: %w", doing, b.Rows, b.Length, err)
+	var memory *ort.OutOfMemoryError
+	if errors.As(err, &memory) {
+		return &MemoryError{Training: k == training, Rows: b.Rows, Length: b.Length, Err: err}
+	}
+	return err
+}
+
+func whole(b *ort.Buffer, bytes int) (ort.Tensor, error) { return b.Tensor(ort.Uint8, 0, bytes) }
+
+// push copies a vector to the device, pull from it.
+func (a *accelerator) push(to, from *ort.Buffer) error { return a.move(to, from) }
+func (a *accelerator) pull(to, from *ort.Buffer) error { return a.move(to, from) }
+
+func (a *accelerator) move(to, from *ort.Buffer) error {
+	t, err := whole(to, 4*a.layout.size)
+	if err != nil {
+		return err
+	}
+	f, err := whole(from, 4*a.layout.size)
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.device.Copy(t, f), a.device.Wait())
+}
+
+func (a *accelerator) close() error {
+	var errs []error
+	for _, p := range a.programs {
+		errs = append(errs, p.close())
+		if p.there != nil {
+			errs = append(errs, p.there.Free())
+		}
+	}
+	if a.session != nil {
+		errs = append(errs, a.session.Close())
+	}
+	for _, b := range []*ort.Buffer{a.weights, a.gradients, a.moments[0], a.moments[1], a.numbers, a.staged} {
+		if b != nil {
+			errs = append(errs, b.Free())
+		}
+	}
+	if a.device != nil {
+		errs = append(errs, a.device.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// --- batches ----------------------------------------------------------------------
+
+func (a *accelerator) program(k kind, b Batch) (*deviceProgram, error) {
+	if err := a.check(b); err != nil {
+		return nil, err
+	}
+	key := programKey{k, roundRows(b.Rows), roundUp(b.Length, lengthStep)}
+	if p, ok := a.programs[key]; ok {
+		return p, nil
+	}
+	p := &deviceProgram{}
+	if err := a.compile(p, key); err != nil {
+		errs := []error{failed(err, k, b), p.close()}
+		if p.there != nil {
+			errs = append(errs, p.there.Free())
+		}
+		return nil, errors.Join(errs...)
+	}
+	a.programs[key] = p
+	return p, nil
+}
+
+func (a *accelerator) compile(p *deviceProgram, key programKey) (err error) {
+	options := deberta.DeviceOptions{Low: a.spec.Low}
+	session := ort.SessionOptions{Device: a.device, Optimization: ort.OptimizeBasic, Capture: a.spec.Capture, Threads: a.threads}
+	if key.kind == training {
+		options.Seed = a.training.Seed
+		p.graph = a.model.DeviceTraining(key.rows, key.length, options)
+		if c := a.model.Config; c.HiddenDropout > 0 || c.AttentionDropout > 0 || a.model.Head.Dropout > 0 {
+			session.Capture = false // every step would drop the same elements
+		}
+	} else {
+		p.graph = a.model.DeviceEvaluation(key.rows, key.length, options)
+	}
+	if p.session, err = a.runtime.NewSession(p.graph.Encode(), session); err != nil {
+		return err
+	}
+	if p.binding, err = p.session.NewBinding(); err != nil {
+		return err
+	}
+	if err := a.allocate(p, key); err != nil {
+		return err
+	}
+	for i, param := range a.layout.params {
+		t, err := a.layout.tensor(a.weights, i)
+		if err != nil {
+			return err
+		}
+		if err := p.binding.BindInput(param.Name, t); err != nil {
+			return err
+		}
+		if key.kind != training {
+			continue
+		}
+		if t, err = a.layout.tensor(a.gradients, i); err != nil {
+			return err
+		}
+		if err := errors.Join(p.binding.BindInput(deberta.SumOf(param.Name), t), p.binding.BindOutput(deberta.GradientOf(param.Name), t)); err != nil {
+			return err
+		}
+	}
+	if key.kind == training {
+		scale, err := a.numbers.Tensor(ort.Float32, numberScale/4)
+		if err != nil {
+			return err
+		}
+		return p.binding.BindInput(deberta.LossScale, scale)
+	}
+	return nil
+}
+
+// allocate makes the tensors of a batch on both sides and binds the device's.
+func (a *accelerator) allocate(p *deviceProgram, key programKey) (err error) {
+	rows, length := key.rows, key.length
+	inputs := 8*(2*rows*length+rows) + 4*rows
+	outputs := 4 * (1 + rows*deberta.Classes)
+	size := inputs + outputs
+	if a.spec.Pinned {
+		p.memory, err = a.device.NewStaging(size)
+	} else {
+		p.memory, err = ort.NewBuffer(size)
+	}
+	if err != nil {
+		return err
+	}
+	if p.there, err = a.device.NewBuffer(size); err != nil {
+		return err
+	}
+	offset := 0
+	take := func(here *ort.Tensor, bind func(string, ort.Tensor) error, name string, dtype ort.DType, shape ...int) {
+		if err != nil {
+			return
+		}
+		if *here, err = p.memory.Tensor(dtype, offset/dtype.Size(), shape...); err != nil {
+			return
+		}
+		var there ort.Tensor
+		if there, err = p.there.Tensor(dtype, offset/dtype.Size(), shape...); err != nil {
+			return
+		}
+		offset += here.Len() * dtype.Size()
+		err = bind(name, there)
+	}
+	in, out := p.binding.BindInput, p.binding.BindOutput
+	take(&p.ids, in, deberta.InputIDs, ort.Int64, rows, length)
+	take(&p.mask, in, deberta.AttentionMask, ort.Int64, rows, length)
+	take(&p.labels, in, deberta.Labels, ort.Int64, rows)
+	take(&p.weights, in, deberta.SampleWeights, ort.Float32, rows)
+	take(&p.loss, out, deberta.Loss, ort.Float32)
+	take(&p.logits, out, deberta.Logits, ort.Float32, rows, deberta.Classes)
+	if err != nil {
+		return err
+	}
+	for _, side := range []struct {
+		t      *ort.Tensor
+		buffer *ort.Buffer
+		from   int
+		n      int
+	}{{&p.in, p.memory, 0, inputs}, {&p.toIn, p.there, 0, inputs}, {&p.out, p.memory, inputs, outputs}, {&p.toOut, p.there, inputs, outputs}} {
+		if *side.t, err = side.buffer.Tensor(ort.Uint8, side.from, side.n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run computes a batch and waits for its loss and logits: the only wait of a
+// micro-batch.
+func (a *accelerator) run(ctx context.Context, p *deviceProgram, b Batch) (Result, error) {
+	p.load(b)
+	for _, step := range []func() error{
+		func() error { return a.device.Copy(p.toIn, p.in) },
+		func() error { return p.binding.Run(ctx) },
+		func() error { return a.device.Copy(p.out, p.toOut) },
+		a.device.Wait,
+	} {
+		if err := step(); err != nil {
+			return Result{}, err
+		}
+	}
+	return p.result(b), nil
+}
+
+func (a *accelerator) evaluate(ctx context.Context, b Batch) (Result, error) {
+	p, err := a.program(evaluation, b)
+	if err != nil {
+		return Result{}, err
+	}
+	r, err := a.run(ctx, p, b)
+	if err != nil {
+		return Result{}, failed(err, evaluation, b)
+	}
+	return r, nil
+}
+
+// --- training ---------------------------------------------------------------------
+
+// Places of the optimizer's scalars, in bytes. What the host writes and what it
+// reads are neighbours.
+const (
+	numberStep  = 0  // float64
+	numberRate  = 8  // float64, written by the host
+	numberMicro = 16 // written by the host
+	numberScale = 20 // read by the host, like the next two
+	numberGood  = 24
+	numberNorm  = 28
+	numbersSize = 32
+)
+
+func (a *accelerator) prepareOptimizer(spec Training) (err error) {
+	if spec.Accumulation < 1 {
+		return fmt.Errorf("engine: gradient accumulation over %d micro-batches, want at least 1", spec.Accumulation)
+	}
+	if spec.Optimizer == adamW8bit {
+		return fmt.Errorf("engine: train.optimizer_type=%s computes on the CPU alone: take %s with device=cuda", adamW8bit, adamWFused)
+	}
+	if a.numbers, err = a.device.NewBuffer(numbersSize); err != nil {
+		return err
+	}
+	if a.staged, err = a.device.NewStaging(numbersSize); err != nil {
+		return err
+	}
+	if err := a.setState(deviceState{scale: a.initialScale()}); err != nil {
+		return err
+	}
+	o := deviceOptimizer{decayed: a.layout.decayed, size: a.layout.size, weightDecay: spec.WeightDecay, maxGradNorm: spec.MaxGradNorm,
+		scaled: a.spec.Low == graph.Float16, adamW: optim.DefaultAdamW()}
+	if spec.DecayAll {
+		o.decayed = o.size
+	}
+	options := ort.SessionOptions{Device: a.device, Optimization: ort.OptimizeBasic, Capture: a.spec.Capture, Threads: a.threads}
+	if a.session, err = a.runtime.NewSession(o.graph().Encode(), options); err != nil {
+		return fmt.Errorf("engine: preparing the optimizer: %w", err)
+	}
+	if a.optimizer, err = a.session.NewBinding(); err != nil {
+		return err
+	}
+	inputs := map[string]ort.Tensor{}
+	outputs := map[string]ort.Tensor{}
+	number := func(name string, dtype ort.DType, place int) {
+		if err == nil {
+			inputs[name], err = a.numbers.Tensor(dtype, place/dtype.Size(), 1)
+			outputs[updated(name)] = inputs[name]
+		}
+	}
+	number(devStep, ort.Float64, numberStep)
+	number(devLearningRate, ort.Float64, numberRate)
+	number(devMicro, ort.Float32, numberMicro)
+	number(devScale, ort.Float32, numberScale)
+	number(devGood, ort.Float32, numberGood)
+	vector := func(name string, b *ort.Buffer) {
+		for _, part := range []struct {
+			suffix   string
+			from, to int
+		}{{decayedPart, 0, o.decayed}, {plainPart, o.decayed, o.size}} {
+			if err == nil {
+				inputs[name+part.suffix], err = b.Tensor(ort.Float32, part.from, part.to-part.from)
+				outputs[updated(name+part.suffix)] = inputs[name+part.suffix]
+			}
+		}
+	}
+	vector(optParam, a.weights)
+	vector(optGradient, a.gradients)
+	vector(optMoment1, a.moments[0])
+	vector(optMoment2, a.moments[1])
+	if err == nil {
+		outputs[devNorm], err = a.numbers.Tensor(ort.Float32, numberNorm/4, 1)
+	}
+	if err != nil {
+		return err
+	}
+	for _, v := range a.session.Inputs() {
+		if err := a.optimizer.BindInput(v.Name, inputs[v.Name]); err != nil {
+			return err
+		}
+	}
+	for _, v := range a.session.Outputs() {
+		if err := a.optimizer.BindOutput(v.Name, outputs[v.Name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *accelerator) initialScale() float32 {
+	if a.spec.Low == graph.Float16 {
+		return initialLossScale
+	}
+	return 1
+}
+
+// deviceState is what the device counts by itself.
+type deviceState struct {
+	steps       float64
+	scale, good float32
+}
+
+func (a *accelerator) setState(s deviceState) error {
+	a.staged.Float64()[numberStep/8] = s.steps
+	numbers := a.staged.Float32()
+	numbers[numberScale/4], numbers[numberGood/4] = s.scale, s.good
+	return errors.Join(a.copyNumbers(true, 0, numbersSize), a.device.Wait())
+}
+
+func (a *accelerator) state() (deviceState, error) {
+	if err := errors.Join(a.copyNumbers(false, 0, numbersSize), a.device.Wait()); err != nil {
+		return deviceState{}, err
+	}
+	numbers := a.staged.Float32()
+	return deviceState{a.staged.Float64()[numberStep/8], numbers[numberScale/4], numbers[numberGood/4]}, nil
+}
+
+func (a *accelerator) copyNumbers(push bool, from, to int) error {
+	here, err := a.staged.Tensor(ort.Uint8, from, to-from)
+	if err != nil {
+		return err
+	}
+	there, err := a.numbers.Tensor(ort.Uint8, from, to-from)
+	if err != nil {
+		return err
+	}
+	if push {
+		return a.device.Copy(there, here)
+	}
+	return a.device.Copy(here, there)
+}
+
+func (a *accelerator) accumulate(ctx context.Context, b Batch) (_ Result, err error) {
+	defer func() {
+		if err != nil {
+			a.accumulated = 0
+		}
+	}()
+	p, err := a.program(training, b)
+	if err != nil {
+		return Result{}, err
+	}
+	if a.accumulated == 0 {
+		all, err := whole(a.gradients, 4*a.layout.size)
+		if err != nil {
+			return Result{}, err
+		}
+		if err := a.device.Clear(all); err != nil {
+			return Result{}, err
+		}
+	}
+	r, err := a.run(ctx, p, b)
+	if err != nil {
+		return Result{}, failed(err, training, b)
+	}
+	a.accumulated++
+	return r, nil
+}
+
+// update returns the norm, or 0 for an update that was skipped because its
+// scaled gradients left the range of float16.
+func (a *accelerator) update(ctx context.Context, learningRate float64) (float64, error) {
+	a.staged.Float64()[numberRate/8] = learningRate
+	a.staged.Float32()[numberMicro/4] = float32(a.accumulated)
+	a.accumulated = 0
+	for _, step := range []func() error{
+		func() error { return a.copyNumbers(true, numberRate, numberScale) },
+		func() error { return a.optimizer.Run(context.WithoutCancel(ctx)) },
+		func() error { return a.copyNumbers(false, numberScale, numbersSize) },
+		a.device.Wait,
+	} {
+		if err := step(); err != nil {
+			err = fmt.Errorf("engine: optimizer: %w", err)
+			var memory *ort.OutOfMemoryError
+			if errors.As(err, &memory) {
+				err = &MemoryError{Training: true, Err: err}
+			}
+			return 0, err
+		}
+	}
+	norm := float64(a.staged.Float32()[numberNorm/4])
+	if norm-norm == 0 {
+		a.updates++
+	} else if scale := a.staged.Float32()[numberScale/4]; a.spec.Low == graph.Float16 && scale >= 1 {
+		return 0, nil
+	}
+	return norm, nil
+}
+
+// --- files ------------------------------------------------------------------------
+
+// fetch brings the engine's copy of the parameters up to date.
+func (a *accelerator) fetch() error { return a.pull(a.params, a.weights) }
+
+const lossScaleKey = "loss_scale"
+
+// save writes the optimizer's state as the CPU's would be.
+func (a *accelerator) save(dir string) error {
+	o, err := a.hostMoments()
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	if err := errors.Join(a.pull(o.m, a.moments[0]), a.pull(o.v, a.moments[1])); err != nil {
+		return err
+	}
+	s, err := a.state()
+	if err != nil {
+		return err
+	}
+	return writeState(filepath.Join(dir, optimizerFile), a.training.Optimizer, int(s.steps), o,
+		map[string]string{lossScaleKey: fmt.Sprint(s.scale)})
+}
+
+// restore takes back what save, or the CPU, wrote, together with the parameters
+// that the engine has read.
+func (a *accelerator) restore(dir string) error {
+	o, err := a.hostMoments()
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	updates, metadata, err := readState(filepath.Join(dir, optimizerFile), a.training.Optimizer, o)
+	if err != nil {
+		return err
+	}
+	scale := float64(a.initialScale())
+	if text, ok := metadata[lossScaleKey]; ok && a.spec.Low == graph.Float16 {
+		if _, err := fmt.Sscan(text, &scale); err != nil || !(scale > 0) || math.IsInf(scale, 0) {
+			return fmt.Errorf("engine: %s: metadata %s is %q, want a positive number", dir, lossScaleKey, text)
+		}
+	}
+	a.accumulated, a.updates = 0, updates
+	return errors.Join(a.push(a.weights, a.params), a.push(a.moments[0], o.m), a.push(a.moments[1], o.v),
+		a.setState(deviceState{steps: float64(updates), scale: float32(scale)}))
+}
+
+// hostMoments makes room for the moments on the host.
+func (a *accelerator) hostMoments() (_ *flat, err error) {
+	o := &flat{engine: a.Engine}
+	if o.m, err = ort.NewBuffer(4 * a.layout.size); err != nil {
+		return nil, err
+	}
+	if o.v, err = ort.NewBuffer(4 * a.layout.size); err != nil {
+		return nil, errors.Join(err, o.close())
+	}
+	return o, nil
+}
+
+var _ stateful = (*flat)(nil)
+
+// stateful is the part of an optimizer that files hold.
+type stateful interface {
+	state() []checkpoint.Source
+	restore(file *checkpoint.File) error
+}

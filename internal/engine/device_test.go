@@ -1,0 +1,283 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/criteria-go/criteria/internal/fakecuda"
+	"github.com/criteria-go/criteria/internal/graph"
+	"github.com/criteria-go/criteria/internal/ort"
+)
+
+// onHost is a specification whose model runs on the host by way of what is
+// written for a device.
+func onHost(t testing.TB, low graph.Type) Spec {
+	spec := trainingSpec(t, adamWFused)
+	spec.Device = &DeviceSpec{Low: low, host: true}
+	return spec
+}
+
+// params returns the parameters, also those on a device.
+func (e *Engine) current(t testing.TB) []float32 {
+	t.Helper()
+	if e.accelerator != nil {
+		if err := e.accelerator.fetch(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return slices.Clone(e.params.Float32())
+}
+
+func distance(got, want []float32) float64 {
+	var square, off float64
+	for j := range want {
+		square += float64(want[j]) * float64(want[j])
+		off += float64(got[j]-want[j]) * float64(got[j]-want[j])
+	}
+	return math.Sqrt(off / square)
+}
+
+// TestDeviceArithmetic: what is computed for a device, run on the host, is what
+// the CPU computes: losses, norms, parameters, over several updates of several
+// micro-batches, with clipping, decay and padding.
+func TestDeviceArithmetic(t *testing.T) {
+	for _, recompute := range []bool{false, true} {
+		want := openEngine(t, trainingSpec(t, adamWFused), false)
+		spec := onHost(t, graph.Float32)
+		spec.Training.Recompute = recompute
+		got := openEngine(t, spec, false)
+		wantTrace, gotTrace := train(t, want, 0, 6), train(t, got, 0, 6)
+		for i := range wantTrace {
+			if math.Abs(gotTrace[i]-wantTrace[i]) > 2e-5*math.Abs(wantTrace[i]) {
+				t.Errorf("recompute %t: number %d of the trace is %v, want %v", recompute, i, gotTrace[i], wantTrace[i])
+			}
+		}
+		if off := distance(got.current(t), want.current(t)); off > 1e-5 {
+			t.Errorf("recompute %t: parameters are off by %.2g of their norm", recompute, off)
+		}
+		r, err := got.Evaluate(context.Background(), randomBatch(9, 3, 20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := want.Evaluate(context.Background(), randomBatch(9, 3, 20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if math.Abs(r.Loss-w.Loss) > 1e-5 || len(r.Logits) != len(w.Logits) {
+			t.Errorf("recompute %t: evaluation yields %v, want %v", recompute, r, w)
+		}
+	}
+}
+
+// TestDeviceResume: a state goes from a device to the CPU and back.
+func TestDeviceResume(t *testing.T) {
+	dir := t.TempDir()
+	first := openEngine(t, onHost(t, graph.Float32), false)
+	train(t, first, 0, 3)
+	if err := first.SaveState(context.Background(), dir); err != nil {
+		t.Fatal(err)
+	}
+	want := train(t, first, 3, 6)
+	for name, spec := range map[string]Spec{"device": onHost(t, graph.Float32), "cpu": trainingSpec(t, adamWFused)} {
+		e := openEngine(t, spec, false)
+		train(t, e, 7, 8) // to be forgotten
+		if err := e.LoadState(context.Background(), dir); err != nil {
+			t.Fatal(err)
+		}
+		for i, got := range train(t, e, 3, 6) {
+			if math.Abs(got-want[i]) > 2e-5*math.Abs(want[i]) {
+				t.Errorf("%s: number %d after resuming is %v, want %v", name, i, got, want[i])
+			}
+		}
+	}
+}
+
+// TestLossScaling: training in float16 follows that in float32; an update that
+// overflows is skipped and halves the scale; enough good ones double it.
+func TestLossScaling(t *testing.T) {
+	full, half := openEngine(t, onHost(t, graph.Float32), false), openEngine(t, onHost(t, graph.Float16), false)
+	want, got := train(t, full, 0, 6), train(t, half, 0, 6)
+	rounded := false
+	for i := range want {
+		if math.Abs(got[i]-want[i]) > 0.02*math.Abs(want[i]) {
+			t.Errorf("number %d of the trace is %v, want %v", i, got[i], want[i])
+		}
+		rounded = rounded || got[i] != want[i]
+	}
+	if !rounded {
+		t.Error("nothing was rounded")
+	}
+
+	a := half.accelerator
+	set := func(scale, good float32) {
+		t.Helper()
+		if err := a.setState(deviceState{steps: 6, scale: scale, good: good}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	step := func() float64 {
+		t.Helper()
+		if _, err := half.Accumulate(context.Background(), randomBatch(3, 3, 20), 6, 0); err != nil {
+			t.Fatal(err)
+		}
+		norm, err := half.Update(context.Background(), 1e-3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return norm
+	}
+	state := func() deviceState {
+		t.Helper()
+		s, err := a.state()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	before := half.current(t)
+	set(1<<40, 5)
+	if norm := step(); norm != 0 {
+		t.Errorf("the norm of a skipped update is %v, want 0", norm)
+	}
+	if got, want := state(), (deviceState{6, 1 << 39, 0}); got != want {
+		t.Errorf("after a skipped update %+v, want %+v", got, want)
+	}
+	if !slices.Equal(half.current(t), before) {
+		t.Error("a skipped update changed the parameters")
+	}
+	set(1024, growthInterval-1)
+	if norm := step(); norm == 0 || norm-norm != 0 {
+		t.Errorf("norm %v after an update that fits", norm)
+	}
+	if got, want := state(), (deviceState{7, 2048, 0}); got != want {
+		t.Errorf("after %d good updates %+v, want %+v", growthInterval, got, want)
+	}
+	if slices.Equal(half.current(t), before) {
+		t.Error("an update left the parameters as they were")
+	}
+	// A run that has diverged does not go on skipping for ever.
+	setParam(t, half, "head.0.bias", []float32{float32(math.NaN()), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	if err := a.push(a.weights, half.params); err != nil {
+		t.Fatal(err)
+	}
+	set(1.5, 0)
+	if norm := step(); norm-norm == 0 {
+		t.Errorf("the norm of a run that has diverged is %v", norm)
+	}
+}
+
+// TestDeviceDropout: a device drops elements of its own accord, in every layer
+// anew in every step, also when it computes layers twice.
+func TestDeviceDropout(t *testing.T) {
+	for _, recompute := range []bool{false, true} {
+		spec := onHost(t, graph.Float32)
+		spec.Training.Recompute = recompute
+		e := openEngine(t, spec, true)
+		losses := map[float64]bool{}
+		for range 4 {
+			r, err := e.Accumulate(context.Background(), randomBatch(1, 3, 20), 0, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			losses[r.Loss] = true
+		}
+		if len(losses) != 4 {
+			t.Errorf("recompute %t: 4 runs have %d different losses: %v", recompute, len(losses), losses)
+		}
+	}
+}
+
+// TestTrainingOnGPU takes the whole way of a training under the stand-in: what
+// it computes is nothing, but it allocates, binds, copies, captures and saves.
+func TestTrainingOnGPU(t *testing.T) {
+	if !fakecuda.Run(t) {
+		return
+	}
+	for i, low := range []graph.Type{graph.Float32, graph.BFloat16, graph.Float16} {
+		spec := trainingSpec(t, adamWFused)
+		spec.Head.Pooling = []string{"max", "mean", "cls"}[i]
+		spec.Head.Activation = []string{"tanh", "gelu", "relu"}[i]
+		spec.Device = &DeviceSpec{Low: low, Capture: true, Pinned: true}
+		spec.Training.Recompute = low == graph.BFloat16
+		e := openEngine(t, spec, true)
+		train(t, e, 0, 5)
+		if _, err := e.Evaluate(context.Background(), randomBatch(9, 3, 20)); err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := e.SaveState(context.Background(), dir); err != nil {
+			t.Fatal(err)
+		}
+		saved := e.current(t)
+		train(t, e, 5, 6)
+		if err := e.LoadState(context.Background(), dir); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(e.current(t), saved) {
+			t.Errorf("%v: what was saved is not what was loaded", low)
+		}
+	}
+}
+
+// TestWideOnGPU runs graphs with the shapes of the base model under the stand-in:
+// what ONNX Runtime refuses only at run time depends on shapes.
+func TestWideOnGPU(t *testing.T) {
+	if !fakecuda.Run(t) {
+		return
+	}
+	config := base
+	config.Layers, config.VocabSize = 2, 2000
+	config.HiddenDropout, config.AttentionDropout = 0.1, 0.1
+	for i, low := range []graph.Type{graph.Float32, graph.BFloat16} {
+		spec := trainingSpec(t, adamWFused)
+		spec.Head.Pooling = []string{"cls", "mean"}[i]
+		spec.Training.Recompute = i == 1
+		spec.Device = &DeviceSpec{Low: low}
+		e, err := open(config, nil, spec, "", func(*Engine) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Accumulate(context.Background(), randomBatch(1, 8, 512), 0, 0); err != nil {
+			t.Error(err)
+		}
+		if _, err := e.Update(context.Background(), 1e-3); err != nil {
+			t.Error(err)
+		}
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestOutOfMemory: a batch for which the GPU has no memory is named, and the
+// engine goes on with a smaller one.
+func TestOutOfMemory(t *testing.T) {
+	if !fakecuda.Run(t, "FAKECUDA_MEMORY=60000000") {
+		return
+	}
+	spec := trainingSpec(t, adamWFused)
+	spec.Device = &DeviceSpec{Low: graph.Float32}
+	e := openEngine(t, spec, true)
+	accumulate := func(rows, length int) error {
+		_, err := e.Accumulate(context.Background(), randomBatch(1, rows, length), 0, 0)
+		return err
+	}
+	if err := accumulate(2, 20); err != nil {
+		t.Fatal(err)
+	}
+	err := accumulate(64, 200)
+	var memory *MemoryError
+	var cause *ort.OutOfMemoryError
+	if !errors.As(err, &memory) || !errors.As(err, &cause) {
+		t.Fatalf("error %v, want a MemoryError", err)
+	}
+	if !memory.Training || memory.Rows != 64 || memory.Length != 200 || cause.Wanted == 0 {
+		t.Errorf("got %+v, %+v", memory, cause)
+	}
+	if err := accumulate(2, 20); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
