@@ -20,8 +20,8 @@ import (
 // defaults named at the fields; [ParseConfig] reads one from YAML, and
 // [Config.YAML] writes it so that ParseConfig reads the same value again.
 //
-// The settings that only a GPU can follow (mixed precision, TF32, attention
-// kernels, compilation, pinned memory) are accepted everywhere, so that one
+// The settings that only a GPU can follow (mixed precision, TF32, compilation,
+// pinned memory; see docs/gpu.md) are accepted everywhere, so that one
 // configuration serves all machines; on the CPU a run says in one log line that
 // they are without effect.
 type Config struct {
@@ -30,6 +30,7 @@ type Config struct {
 	Train  TrainConfig  `yaml:"train"`
 	HPO    HPOConfig    `yaml:"hpo"`
 	MLflow MLflowConfig `yaml:"mlflow"`
+	Device string       `yaml:"device"` // cpu, cuda or cuda:1 for the second GPU; default cpu
 }
 
 // ModelConfig says what is fine-tuned.
@@ -95,14 +96,14 @@ type TrainConfig struct {
 }
 
 // OptimizationsConfig holds the settings that trade memory or exactness for
-// speed on a GPU. None of them has an effect on the CPU.
+// speed on a GPU. On the CPU only gradient checkpointing has an effect.
 type OptimizationsConfig struct {
-	UseAMP                  bool   `yaml:"use_amp"`                  // mixed precision; default true
+	UseAMP                  bool   `yaml:"use_amp"`                  // products in amp_dtype; GPU only; default true
 	AMPDtype                string `yaml:"amp_dtype"`                // bf16 or fp16; default bf16
-	EnableTF32              bool   `yaml:"enable_tf32"`              // default true
-	AttentionImplementation string `yaml:"attention_implementation"` // sdpa, flash_attention_2 or eager; default sdpa
-	GradientCheckpointing   bool   `yaml:"gradient_checkpointing"`   // default false
-	UseCompile              bool   `yaml:"use_compile"`              // default false
+	EnableTF32              bool   `yaml:"enable_tf32"`              // float32 products with 10 bits of mantissa; GPU only; default true
+	AttentionImplementation string `yaml:"attention_implementation"` // sdpa, flash_attention_2 (not on a GPU yet) or eager; sdpa and eager are the same; default sdpa
+	GradientCheckpointing   bool   `yaml:"gradient_checkpointing"`   // compute activations twice instead of keeping them: slower, in less memory, with the same results; default false
+	UseCompile              bool   `yaml:"use_compile"`              // GPU only; see docs/gpu.md; default false
 	CompileMode             string `yaml:"compile_mode"`             // default, reduce-overhead or max-autotune; default default
 }
 
@@ -197,7 +198,7 @@ var (
 	optimizers        = []string{"adamw", "adamw_torch_fused", "adamw_bnb_8bit"}
 	ampDtypes         = []string{"bf16", "fp16"}
 	attentions        = []string{"sdpa", "flash_attention_2", "eager"}
-	compileModes      = []string{"default", "reduce-overhead", "max-autotune"}
+	compileModes      = []string{"default", compileReduceOverhead, compileMaxAutotune}
 	samplers          = []string{samplerTPE, samplerRandom}
 	pruners           = []string{prunerMedian, prunerNop}
 	importances       = []string{importanceFANOVA, importancePEDANOVA}
@@ -211,6 +212,9 @@ const (
 	prunerNop          = "NopPruner"
 	importanceFANOVA   = "fanova"
 	importancePEDANOVA = "pedanova"
+
+	compileReduceOverhead = "reduce-overhead"
+	compileMaxAutotune    = "max-autotune"
 )
 
 // boolWords are the words that true and false stand for, as in transformers.
@@ -291,6 +295,7 @@ func DefaultConfig() Config {
 			},
 		},
 		MLflow: MLflowConfig{TrackingURI: "sqlite:///mlflow.db", ExperimentName: "debertav3-criteria"},
+		Device: deviceCPU,
 	}
 }
 
@@ -347,6 +352,8 @@ func (c Config) Validate() error {
 	v.oneOf("train.optimizations.amp_dtype", t.Optimizations.AMPDtype, ampDtypes)
 	v.oneOf("train.optimizations.attention_implementation", t.Optimizations.AttentionImplementation, attentions)
 	v.oneOf("train.optimizations.compile_mode", t.Optimizations.CompileMode, compileModes)
+
+	v.device(c)
 
 	o := c.HPO
 	v.notEmpty("hpo.study_name", o.StudyName)
@@ -454,7 +461,6 @@ func (c Config) withoutEffectOnCPU() []string {
 	asked("train.optimizations.amp_dtype", o.AMPDtype, o.UseAMP)
 	asked("train.optimizations.enable_tf32", "true", o.EnableTF32)
 	asked("train.optimizations.attention_implementation", o.AttentionImplementation, o.AttentionImplementation != "eager")
-	asked("train.optimizations.gradient_checkpointing", "true", o.GradientCheckpointing)
 	asked("train.optimizations.use_compile", "true", o.UseCompile)
 	asked("train.optimizations.compile_mode", o.CompileMode, o.UseCompile)
 	asked("data.dataloader.pin_memory", "true", c.Data.DataLoader.PinMemory)
@@ -471,6 +477,24 @@ func (v *checker) fail(key, value, want string) {
 func (v *checker) notEmpty(key, value string) {
 	if strings.TrimSpace(value) == "" {
 		v.fail(key, strconv.Quote(value), "some text")
+	}
+}
+
+// device reports a device that is none, and what a GPU cannot do yet.
+func (v *checker) device(c Config) {
+	_, cuda := cudaOrdinal(c.Device)
+	if !cuda {
+		if c.Device != deviceCPU {
+			v.fail("device", strconv.Quote(c.Device), "cpu, cuda, or cuda:N for GPU number N")
+		}
+		return
+	}
+	if c.Train.Optimizations.AttentionImplementation == "flash_attention_2" {
+		v.fail("train.optimizations.attention_implementation", "flash_attention_2",
+			"sdpa or eager with device="+c.Device+": there is no fused kernel for disentangled attention yet")
+	}
+	if c.Train.OptimizerType == "adamw_bnb_8bit" {
+		v.fail("train.optimizer_type", c.Train.OptimizerType, "adamw or adamw_torch_fused with device="+c.Device+": moments in 8 bits are for device=cpu")
 	}
 }
 

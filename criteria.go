@@ -47,6 +47,11 @@ type ModelSpec struct {
 	Head     HeadConfig    // to train; for inference it is the one in Dir that counts
 	Training *TrainingSpec // nil: inference only
 	Threads  int           // 0: one per physical core
+
+	// Optimizations trade memory or exactness for speed. The zero value is plain
+	// float32. The CPU follows GradientCheckpointing alone.
+	Optimizations OptimizationsConfig
+	PinMemory     bool // of what is copied to a GPU
 }
 
 // TrainingSpec is what a [Session] needs in addition in order to train.

@@ -23,7 +23,14 @@ func ONNXRuntime(library string) Engine { return onnxRuntime{library} }
 type onnxRuntime struct{ library string }
 
 func (r onnxRuntime) Open(ctx context.Context, spec ModelSpec) (Session, error) {
-	e, err := engine.Open(ctx, engineSpec(spec), r.library)
+	return openEngine(ctx, spec, nil, r.library)
+}
+
+// openEngine opens a model on a device, nil for the CPU.
+func openEngine(ctx context.Context, spec ModelSpec, device *engine.DeviceSpec, library string) (Session, error) {
+	s := engineSpec(spec)
+	s.Device = device
+	e, err := engine.Open(ctx, s, library)
 	if err != nil {
 		return nil, publicError(err)
 	}
@@ -48,6 +55,7 @@ func engineSpec(spec ModelSpec) engine.Spec {
 			WeightDecay:  t.WeightDecay,
 			MaxGradNorm:  t.MaxGradNorm,
 			Accumulation: t.Accumulation,
+			Recompute:    spec.Optimizations.GradientCheckpointing,
 		}
 	}
 	return s
@@ -58,12 +66,17 @@ type ortSession struct{ *engine.Engine }
 
 func (s ortSession) Accumulate(ctx context.Context, b Batch, step, micro int) (BatchResult, error) {
 	r, err := s.Engine.Accumulate(ctx, engine.Batch(b), step, micro)
-	return BatchResult(r), err
+	return BatchResult(r), memoryError(err)
 }
 
 func (s ortSession) Evaluate(ctx context.Context, b Batch) (BatchResult, error) {
 	r, err := s.Engine.Evaluate(ctx, engine.Batch(b))
-	return BatchResult(r), err
+	return BatchResult(r), memoryError(err)
+}
+
+func (s ortSession) Update(ctx context.Context, learningRate float64) (float64, error) {
+	norm, err := s.Engine.Update(ctx, learningRate)
+	return norm, memoryError(err)
 }
 
 // RuntimeInfo describes the ONNX Runtime that was found.
@@ -103,7 +116,7 @@ func publicError(err error) error {
 	if errors.As(err, &native) {
 		return &RuntimeError{Library: native.Library, Want: native.Want, Got: native.Got, Tried: native.Tried, Err: err}
 	}
-	return err
+	return memoryError(err)
 }
 
 // CheckRuntime finds and loads ONNX Runtime, as the first run would, and

@@ -227,7 +227,7 @@ func open(ctx context.Context, dir string, s *settings, cleanup func() error) (_
 	}
 	engine := s.engine
 	if engine == nil {
-		engine = ONNXRuntime("")
+		engine = engineOn(s.device)
 	}
 	if c.session, err = engine.Open(ctx, ModelSpec{Dir: dir, Threads: s.threads}); err != nil {
 		return nil, openError(dir, err)

@@ -56,8 +56,9 @@ type settings struct {
 	hooks     []Hooks
 	now       func() time.Time
 
-	threads   int // of Load; a Trainer has it in its Config
-	batchSize int // of Load
+	device    string // of Load; a Trainer has it in its Config
+	threads   int    // of Load; a Trainer has it in its Config
+	batchSize int    // of Load
 	serving   serving
 }
 

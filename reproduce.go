@@ -385,7 +385,7 @@ func (r *run) replay(ctx context.Context) (err error) {
 		return err
 	}
 	if r.engine == nil {
-		r.engine = ONNXRuntime("")
+		r.engine = engineOn(r.cfg.Device)
 	}
 	if r.tokenizer == nil {
 		dir := filepath.Join(r.outputDir, bestModelDir)

@@ -321,7 +321,7 @@ func (r *run) openModel(ctx context.Context, closers *closers) (err error) {
 		closers.add(r.tokenizer.Close)
 	}
 	if r.engine == nil {
-		r.engine = ONNXRuntime("")
+		r.engine = engineOn(r.cfg.Device)
 	}
 	head := r.cfg.Model.Head
 	if len(head.HiddenDims) > head.NumLayers {
@@ -351,6 +351,8 @@ func (r *run) modelSpec(c Config) ModelSpec {
 			Seed: t.Seed, Optimizer: t.OptimizerType, WeightDecay: t.WeightDecay,
 			MaxGradNorm: t.MaxGradNorm, Accumulation: t.GradientAccumulationSteps,
 		},
+		Optimizations: t.Optimizations,
+		PinMemory:     c.Data.DataLoader.PinMemory,
 	}
 }
 
@@ -682,7 +684,8 @@ func (r *run) testBest(ctx context.Context, closers *closers) error {
 		return fmt.Errorf("criteria: close the training session: %w", err)
 	}
 	dir := filepath.Join(r.outputDir, bestModelDir)
-	session, err := r.engine.Open(ctx, ModelSpec{Dir: dir, Threads: r.cfg.Train.Threads})
+	session, err := r.engine.Open(ctx, ModelSpec{Dir: dir, Threads: r.cfg.Train.Threads,
+		Optimizations: r.cfg.Train.Optimizations, PinMemory: r.cfg.Data.DataLoader.PinMemory})
 	if err != nil {
 		return openError(dir, err)
 	}

@@ -9,7 +9,8 @@ import (
 // that is at fault.
 func openError(dir string, err error) error {
 	var runtime *RuntimeError
-	if errors.As(err, &runtime) {
+	var memory *OutOfMemoryError
+	if errors.As(err, &runtime) || errors.As(err, &memory) {
 		return err
 	}
 	return fmt.Errorf("criteria: open the model %s: %w", dir, err)
@@ -25,8 +26,13 @@ func describe(s Session) SessionInfo {
 
 // Describe implements [Describer].
 func (s ortSession) Describe() SessionInfo {
+	device, gpu := s.Device(), true
+	if device == "" {
+		device, gpu = fmt.Sprintf("CPU, %d threads", s.Runtime().Threads), false
+	}
 	return SessionInfo{
-		Device:     fmt.Sprintf("CPU, %d threads", s.Runtime().Threads),
+		Device:     device,
+		GPU:        gpu,
 		Parameters: s.Parameters(),
 		Versions:   map[string]string{"onnxruntime": s.Runtime().Version},
 	}

@@ -95,10 +95,13 @@ type Result struct {
 // ModelDir returns the folder of the best model, which [Load] reads.
 func (r *Result) ModelDir() string { return filepath.Join(r.Dir, bestModelDir) }
 
-// Classifier loads the best model. Engine, tokenizer, logger and threads are
+// Classifier loads the best model. Device, engine, tokenizer, logger and threads are
 // those of the training unless opts say otherwise.
 func (r *Result) Classifier(ctx context.Context, opts ...LoadOption) (*Classifier, error) {
 	inherited := []LoadOption{WithLogger(r.settings.log), WithThreads(r.settings.config.Train.Threads)}
+	if n, ok := cudaOrdinal(r.settings.config.Device); ok {
+		inherited = append(inherited, WithCUDA(n))
+	}
 	if r.settings.engine != nil {
 		inherited = append(inherited, WithEngine(r.settings.engine))
 	}

@@ -99,6 +99,12 @@ func (s *sources) keys(b *bytes.Buffer) {
 	v := reflect.ValueOf(c)
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
+		if key := f.Tag.Get("yaml"); f.Type.Kind() != reflect.Struct {
+			takes := values(key, f.Type)
+			fmt.Fprintf(b, "## %s\n\n| key | default | values | meaning |\n| --- | --- | --- | --- |\n", key)
+			fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n\n", key, defaultOf(v.Field(i)), cell(takes), cell(s.meaning(key, takes, v.Type(), f)))
+			continue
+		}
 		s.section(b, f.Tag.Get("yaml"), v.Field(i), 2)
 	}
 }
