@@ -339,9 +339,10 @@ func TestAccumulationAndSchedule(t *testing.T) {
 	wantSpecs := []criteria.ModelSpec{
 		{
 			Dir: b.config.Model.Checkpoint, Head: b.config.Model.Head, Threads: 3,
-			Training: &criteria.TrainingSpec{Seed: 42, Optimizer: "adamw", WeightDecay: 0.02, MaxGradNorm: 0.5, Accumulation: 3},
+			Training:      &criteria.TrainingSpec{Seed: 42, Optimizer: "adamw", WeightDecay: 0.02, MaxGradNorm: 0.5, Accumulation: 3},
+			Optimizations: b.config.Train.Optimizations, PinMemory: true,
 		},
-		{Dir: filepath.Join(b.dir, "best_model"), Threads: 3},
+		{Dir: filepath.Join(b.dir, "best_model"), Threads: 3, Optimizations: b.config.Train.Optimizations, PinMemory: true},
 	}
 	if diff := cmp.Diff(wantSpecs, specs); diff != "" {
 		t.Errorf("opened (-want +got):\n%s", diff)

@@ -114,7 +114,7 @@ func fillRandom(e *Engine) {
 }
 
 // peakMemory returns the largest resident size of the process so far, in GB.
-func peakMemory(b *testing.B) float64 {
+func peakMemory(b testing.TB) float64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		b.Fatal(err)

@@ -19,11 +19,16 @@ func (g *Graph) Recompute(f func() *Value) *Value {
 }
 
 // replay makes nodes that compute a segment again. It returns them by the nodes
-// they repeat. None of them can run before dy is known: the runtime, which is
-// free to choose an order, would otherwise run them at once and keep all that
-// they compute.
-func (g *Graph) replay(nodes []*Node, dy *Value) map[*Node]*Node {
-	first := g.Slice(g.Reshape(dy, dy.Size()), 0, 0, 1)
+// they repeat. None of them can run before all values in done are known. The
+// runtime is free to choose an order: it would otherwise run them at once and
+// keep all that they compute, or put the gradients of parameters off to the end,
+// and keep what these read.
+func (g *Graph) replay(nodes []*Node, done []*Value) map[*Node]*Node {
+	firsts := make([]*Value, len(done))
+	for i, v := range done {
+		firsts[i] = g.Slice(g.Reshape(v, v.Size()), 0, 0, 1)
+	}
+	first := g.Slice(g.Concat(0, firsts...), 0, 0, 1)
 	after := g.Greater(first, first) // whatever it is, both choices below are the same
 	waiting := map[*Value]*Value{}
 	wait := func(v *Value) *Value {

@@ -341,6 +341,21 @@ func (g *Graph) Gradients(y, seed *Value, with []*Value) []*Value {
 		partial[v] = []*Value{sum}
 		return sum
 	}
+	// finished returns the gradients of the given values that have come since it
+	// was called last.
+	told := map[*Value]bool{}
+	finished := func() []*Value {
+		var fresh []*Value
+		for _, v := range with {
+			for _, p := range partial[v] {
+				if p.node != nil && !told[p] {
+					told[p] = true
+					fresh = append(fresh, p)
+				}
+			}
+		}
+		return fresh
+	}
 	var replayed *segment
 	var again map[*Node]*Node
 	for i, n := range slices.Backward(forward) {
@@ -360,7 +375,7 @@ func (g *Graph) Gradients(y, seed *Value, with []*Value) []*Value {
 		values := n
 		if s := g.segmentOf(i); s != nil {
 			if s != replayed {
-				again, replayed = g.replay(forward[s.from:s.to], dy), s
+				again, replayed = g.replay(forward[s.from:s.to], append(finished(), dy)), s
 			}
 			if again[n] != nil {
 				values = again[n]
