@@ -216,8 +216,12 @@ func (p plan) appendNode(b []byte, n *Node, read map[*Value]bool) []byte {
 	for _, v := range outputs {
 		b = appendString(b, 2, p.name(v))
 	}
+	op := n.Op
+	if op == "AttentionProbs" && len(outputs) == 1 {
+		op = "Attention" // which need not write the probabilities
+	}
 	b = appendString(b, 3, "node_"+p.name(n.Outputs[0]))
-	b = appendString(b, 4, n.Op)
+	b = appendString(b, 4, op)
 	for _, a := range n.Attributes {
 		b = appendMessage(b, 5, appendAttribute(nil, a))
 	}
