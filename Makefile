@@ -22,7 +22,7 @@ TEST   ?= ./...
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test golden vet lint docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda env mlflow-venv peer-venv clean
+.PHONY: help demo test golden vet lint docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check env mlflow-venv peer-venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ deps: ## provide the native parts and say where they are
 
 deps-cuda: ## provide what a GPU needs, once (730 MB), and say where it is
 	@$(DEPS) cuda
+
+gpu-check: deps-cuda ## on a machine with a GPU: compare its results with the CPU's, and time steps
+	@$(call native,cuda) $(GO) test -tags gpu -count=1 -v -run '^TestGPU' -bench '^BenchmarkGPU' -benchtime 10x -timeout 8m ./internal/engine
 
 env: ## print the export lines for a plain go build: eval "$(make -s env)"
 	@$(DEPS) env
