@@ -406,6 +406,12 @@ func checkOverride(key, value string) string {
 	}
 	group, rest, nested := strings.Cut(key, ".")
 	dir := filepath.Join(root, "conf", group)
+	if !exists(dir) && !nested {
+		// A key beside the groups.
+		if text, err := os.ReadFile(filepath.Join(root, "conf", "config.yaml")); err == nil && strings.Contains(string(text), "\n"+key+": ") {
+			return ""
+		}
+	}
 	if !exists(dir) {
 		return "conf/ has no group " + group
 	}
