@@ -95,8 +95,8 @@ func agree(ctx context.Context, a, b string, requests [][]byte) error {
 		var got [2]struct{ Probability float64 }
 		for i, url := range []string{a, b} {
 			status, text, err := ask(ctx, http.DefaultClient, url, bytes.NewReader(body))
-			if err != nil || status != http.StatusOK {
-				return fmt.Errorf("status %d, %s: %w", status, text, err)
+			if err := notOK(status, text, err); err != nil {
+				return err
 			}
 			if err := json.Unmarshal(text, &got[i]); err != nil {
 				return err
@@ -107,6 +107,14 @@ func agree(ctx context.Context, a, b string, requests [][]byte) error {
 		}
 	}
 	return nil
+}
+
+// notOK is the error of an answer that is none.
+func notOK(status int, text []byte, err error) error {
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("status %d: %s", status, text)
+	}
+	return err
 }
 
 // measure lets n clients ask for a while, each its next question when it has the
@@ -128,8 +136,7 @@ func measure(ctx context.Context, url string, n int, duration time.Duration, req
 			for k := i * 37; time.Since(began) < duration && ctx.Err() == nil; k++ {
 				started := time.Now()
 				status, text, askErr := ask(ctx, c, url, bytes.NewReader(requests[k%len(requests)]))
-				if askErr != nil || status != http.StatusOK {
-					err = fmt.Errorf("status %d, %s: %w", status, text, askErr)
+				if err = notOK(status, text, askErr); err != nil {
 					break
 				}
 				own = append(own, time.Since(started))
