@@ -22,7 +22,7 @@ TEST   ?= ./...
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test golden vet lint docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check env mlflow-venv peer-venv clean
+.PHONY: help demo test golden vet lint api docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check env mlflow-venv peer-venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lint: ## vet, staticcheck, formatting and the rules of this repository
 
 docs: ## write docs/configuration.md anew, from conf/ and the code
 	@$(GO) run -tags notokenizers ./internal/cmd/configdoc -w
+
+api: ## record the exported API in internal/lint/testdata/api.txt
+	@$(GO) test ./internal/lint -count=1 -run '^TestAPI$$' -update
 
 fmt: ## format the Go code
 	@$(GO) fmt ./...

@@ -90,6 +90,11 @@
 // time or later: on another machine, in Python with Optuna itself, or this program
 // after it was interrupted.
 //
+// # Exporting
+//
+// [ExportONNX] writes a trained model as one file that ONNX Runtime runs in any
+// language, [ExportTransformers] in the layout of Hugging Face transformers.
+//
 // # Errors
 //
 // Errors say what was found, what was wanted and what to do. What a program can
