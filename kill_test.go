@@ -22,6 +22,7 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
 	"github.com/criteria-go/criteria"
 	"github.com/criteria-go/criteria/internal/fakes"
@@ -46,7 +47,14 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	if engine := os.Getenv(manyEngine); engine != "" {
+		if err := trainMany(engine, "testdata/sample/tiny-deberta"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m) // no test may leave a goroutine
 }
 
 // victimResult is what a training leaves in its folder when it is done.

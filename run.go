@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
@@ -170,8 +172,12 @@ func interrupted(ctx context.Context, err error) bool {
 func (r *run) endAs(ctx context.Context, status RunStatus, err error) error {
 	ctx, cancel := endContext(ctx)
 	defer cancel()
-	if endErr := r.tracked.End(ctx, status); endErr != nil {
-		err = errors.Join(err, trackingError("end the run", endErr))
+	err = r.withRemedy(err)
+	switch endErr := r.tracked.End(ctx, status); {
+	case endErr != nil && err == nil:
+		err = trackingError("end the run", endErr)
+	case endErr != nil: // what went wrong before is what counts, and the cause of this as a rule
+		r.log.Warn("the tracked run could not be ended", "status", status, "error", endErr)
 	}
 	r.hooks.End(EndEvent{Status: status, Err: err})
 	return err
@@ -185,6 +191,24 @@ func endContext(ctx context.Context) (context.Context, context.CancelFunc) {
 		return ctx, func() {}
 	}
 	return context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+}
+
+// withRemedy says what to do when the output directory cannot be written to.
+func (r *run) withRemedy(err error) error {
+	var remedy string
+	var path *fs.PathError
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		remedy = "make room on the disk or lower train.keep_checkpoints"
+	case errors.Is(err, syscall.EROFS), errors.As(err, &path) && errors.Is(path, fs.ErrPermission) && strings.HasPrefix(path.Path, r.outputDir):
+		remedy = "give an output directory that can be written to"
+	default:
+		return err
+	}
+	if r.savedDir != "" {
+		remedy += "; the run can be resumed from " + r.savedDir
+	}
+	return fmt.Errorf("%w (output directory %s: %s)", err, r.outputDir, remedy)
 }
 
 func (r *run) result() *Result {

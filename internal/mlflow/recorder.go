@@ -274,7 +274,25 @@ func (r *Recorder) End(ctx context.Context, status Status, end time.Time) error 
 	}
 	r.cancel()
 	<-r.done
+	if err != nil && r.endDirectly(ctx, status, end) == nil {
+		return r.journal.remove()
+	}
 	return errors.Join(err, r.finish())
+}
+
+// endDirectly tells the store the end of a run that the journal could not take,
+// because its disk is full, most likely.
+func (r *Recorder) endDirectly(ctx context.Context, status Status, end time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Patience)
+	defer cancel()
+	if _, err := r.sendPending(ctx, new(RejectedError)); err != nil {
+		return err
+	}
+	run := r.run.Load()
+	if run == nil {
+		return errors.New("mlflow: the store has not answered yet")
+	}
+	return r.store.UpdateRun(ctx, run.ID, status, end)
 }
 
 func later(a, b time.Time) time.Time {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/criteria-go/criteria/internal/study"
 )
 
@@ -143,7 +145,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m) // no test may leave a goroutine
 }
 
 // goWorker returns a process that works on a study.

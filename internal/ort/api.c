@@ -2,6 +2,9 @@
 #include "api.h"
 
 #include <dlfcn.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdlib.h>
 #include <string.h>
 #ifdef __APPLE__
@@ -142,6 +145,14 @@ OrtStatus *ortx_create_env(int threads, int spin, void **env) {
 }
 
 void ortx_release_env(void *env) { ORTX_CALL(ReleaseEnv, void, (void *), (env)); }
+
+int ortx_trim(void) {
+#ifdef __GLIBC__
+  return malloc_trim(0);
+#else
+  return 0;
+#endif
+}
 
 OrtStatus *ortx_providers(char ***names, int *count) {
   return ORTX_CALL(GetAvailableProviders, OrtStatus *, (char ***, int *), (names, count));

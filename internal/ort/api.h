@@ -120,6 +120,7 @@ void ortx_release_status(OrtStatus *status);
 
 OrtStatus *ortx_create_env(int threads, int spin, void **env);
 void ortx_release_env(void *env);
+int ortx_trim(void); // whether there was something to give back
 OrtStatus *ortx_providers(char ***names, int *count);
 void ortx_release_providers(char **names, int count);
 

@@ -106,6 +106,12 @@ func createEnvironment(threads int) (unsafe.Pointer, error) {
 
 func releaseEnvironment(env unsafe.Pointer) { C.ortx_release_env(env) }
 
+// trimMemory gives what the C library keeps for later back to the system. The
+// sessions of a training take memory on several threads, for each of which
+// glibc has a heap of its own; without this, a process that trains again and
+// again would hold the sum of what each of them ever needed.
+func trimMemory() { _ = C.ortx_trim() }
+
 func availableProviders() ([]string, error) {
 	var names **C.char
 	var n C.int

@@ -242,6 +242,7 @@ func closeEnvironment() error {
 	releaseEnvironment(environment.pool)
 	environment.pool = nil
 	environment.arenas = nil
+	trimMemory()
 	if err != nil {
 		return fmt.Errorf("onnxruntime: destroying the environment: %w", err)
 	}
