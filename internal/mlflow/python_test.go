@@ -112,11 +112,13 @@ func TestRealMLflow(t *testing.T) {
 		rec := startRecorder(t, s, RecorderOptions{Dir: t.TempDir(), Patience: 3 * time.Minute, MaxPause: 200 * time.Millisecond})
 		want := logAll(t, rec, func(step int) {
 			time.Sleep(5 * time.Millisecond)
-			switch step {
-			case 20:
+			switch {
+			case step == 20:
 				server.Kill(t)
-			case 40:
+			case step == 40:
 				server.Start(t)
+			case step > 20 && step < 40: // the training goes on for 30 s
+				time.Sleep(30 * time.Second / 19)
 			}
 		})
 		if err := rec.End(t.Context(), Finished, at(1000)); err != nil {
