@@ -10,7 +10,6 @@ import (
 	"maps"
 	"math"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -213,7 +212,7 @@ func (p *reproduction) fetch(ctx context.Context) (err error) {
 	dir := filepath.Join(p.outputDir, bestModelDir)
 	err = os.MkdirAll(p.outputDir, 0o755)
 	if err == nil {
-		err = atomicfile.ReplaceDir(dir, func(tmp string) error { return p.download(ctx, store, modelArtifact, tmp) })
+		err = atomicfile.ReplaceDir(dir, func(tmp string) error { return p.download(ctx, store, tmp) })
 	}
 	if err != nil {
 		return p.fail("fetch the model", err)
@@ -248,44 +247,22 @@ func (p *reproduction) artifact(ctx context.Context, store mlflow.Store, name st
 	return text, errors.Join(err, r.Close())
 }
 
-// download writes the artifacts below from into dir.
-func (p *reproduction) download(ctx context.Context, store mlflow.Store, from, dir string) error {
-	entries, err := store.ListArtifacts(ctx, p.original, from)
+// download makes the stored model the content of dir, an empty folder.
+func (p *reproduction) download(ctx context.Context, store mlflow.Store, dir string) (err error) {
+	// Download keeps the artifact's path, so the model arrives one folder deeper.
+	staging := dir + ".download"
+	if err := os.RemoveAll(staging); err != nil { // what a killed process left
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(staging)) }()
+	model, err := mlflow.Download(ctx, store, p.original, modelArtifact, staging, mlflow.Limits{})
 	if err != nil {
 		return err
 	}
-	if len(entries) == 0 {
-		return fmt.Errorf("the run has no artifacts in %s", from)
+	if err := os.Remove(dir); err != nil {
+		return err
 	}
-	for _, e := range entries {
-		name := path.Base(e.Path)
-		to := filepath.Join(dir, name)
-		if path.Join(from, name) != e.Path || !filepath.IsLocal(name) {
-			return fmt.Errorf("the store lists %q in %s", e.Path, from)
-		}
-		if e.IsDir {
-			if err := os.Mkdir(to, 0o755); err != nil {
-				return err
-			}
-			if err := p.download(ctx, store, e.Path, to); err != nil {
-				return err
-			}
-			continue
-		}
-		r, err := store.OpenArtifact(ctx, p.original, e.Path)
-		if err != nil {
-			return err
-		}
-		f, err := os.Create(to)
-		if err == nil {
-			_, err = io.Copy(f, r)
-			err = errors.Join(err, f.Close())
-		}
-		if err := errors.Join(err, r.Close()); err != nil {
-			return fmt.Errorf("%s: %w", e.Path, err)
-		}
-	}
-	return nil
+	return os.Rename(model, dir)
 }
 
 // readData reads the data and finds a file that has changed.
