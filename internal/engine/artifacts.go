@@ -2,8 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/criteria-go/criteria/internal/graph"
 )
@@ -18,12 +16,7 @@ const (
 // artifacts returns the graphs by file name, in standard operators, for the
 // largest batch that was met. Parameters are inputs of all of them.
 func (e *Engine) artifacts() map[string][]byte {
-	rows, length := 1, lengthStep
-	for _, key := range slices.SortedFunc(maps.Keys(e.programs), func(a, b programKey) int {
-		return a.rows*a.length - b.rows*b.length
-	}) {
-		rows, length = key.rows, key.length
-	}
+	rows, length := max(1, e.programs.largest.rows), max(lengthStep, e.programs.largest.length)
 	note := [2]string{"criteria.batch", fmt.Sprintf("%d x %d", rows, length)}
 	files := map[string][]byte{
 		evalModel: e.model.Evaluation(rows, length, nil).Encode(note),

@@ -79,7 +79,7 @@ type Engine struct {
 	closed   bool
 	layout   layout
 	params   *ort.Buffer
-	programs map[programKey]*program
+	programs programs[*program]
 	trainer  *trainer // nil for inference, and on a device
 
 	accelerator *accelerator // nil on the CPU
@@ -123,7 +123,7 @@ func open(config deberta.Config, raw []byte, spec Spec, library string, fill fun
 		threads:  spec.Threads,
 		runtime:  rt,
 		kernels:  graph.Kernels{},
-		programs: map[programKey]*program{},
+		programs: newPrograms[*program](),
 	}
 	for _, name := range rt.Operators() {
 		e.kernels[name] = true
@@ -218,10 +218,7 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	e.closed = true
-	var errs []error
-	for _, p := range e.programs {
-		errs = append(errs, p.close())
-	}
+	errs := []error{e.programs.close()}
 	if e.accelerator != nil {
 		errs = append(errs, e.accelerator.close())
 	}

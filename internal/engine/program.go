@@ -44,21 +44,20 @@ type program struct {
 const lengthStep = 32
 
 // program returns the compiled graph for a batch, which it compiles when the
-// shape is met for the first time.
+// shape is met for the first time, or again after a long time.
 func (e *Engine) program(k kind, b Batch) (*program, error) {
 	if err := e.check(b); err != nil {
 		return nil, err
 	}
 	key := programKey{k, roundRows(b.Rows), roundUp(b.Length, lengthStep)}
-	if p, ok := e.programs[key]; ok {
+	if p, ok := e.programs.get(key); ok {
 		return p, nil
 	}
 	p, err := e.compile(key)
 	if err != nil {
 		return nil, fmt.Errorf("engine: preparing batches of %d × %d tokens: %w", key.rows, key.length, err)
 	}
-	e.programs[key] = p
-	return p, nil
+	return p, e.programs.add(key, p)
 }
 
 // roundRows fills a short batch up to a number of rows that others share: 1, 2
