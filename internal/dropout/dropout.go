@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+
+	"github.com/criteria-go/criteria/internal/parallel"
 )
 
 // Key names one mask: the run's seed, the optimizer step (or micro batch) that
@@ -102,26 +104,32 @@ func decide(state, threshold uint64) uint32 {
 	return uint32(v) | uint32(v>>16)
 }
 
-// chunk is the work of one goroutine at a time: large enough that starting one
+// chunk is how many elements a goroutine makes at a time: enough that taking one
 // does not matter. It is a multiple of 4, so that no word is made twice.
-const chunk = 1 << 18
+const chunk = 1 << 16
 
 // Fill writes the key's whole mask to dst, on the given number of threads. The
 // result is that of FillMask at offset 0.
 func Fill(dst []byte, key Key, p float64, threads int) {
-	if threads <= 1 || len(dst) <= chunk {
-		FillMask(dst, key, 0, p)
-		return
-	}
-	parts := (len(dst) + chunk - 1) / chunk
-	var group sync.WaitGroup
-	for t := range min(threads, parts) {
-		group.Go(func() {
-			for i := t; i < parts; i += threads {
-				from := i * chunk
-				FillMask(dst[from:min(from+chunk, len(dst))], key, from, p)
-			}
-		})
-	}
-	group.Wait()
+	f := fills.Get().(*fill)
+	*f = fill{dst, key, p}
+	parallel.Run((len(dst)+chunk-1)/chunk, threads, f)
+	*f = fill{}
+	fills.Put(f)
+}
+
+// fill is the task of making a mask.
+type fill struct {
+	dst []byte
+	key Key
+	p   float64
+}
+
+// fills keeps tasks for reuse: a training step makes dozens of masks.
+var fills = sync.Pool{New: func() any { return new(fill) }}
+
+// Do implements [parallel.Task].
+func (f *fill) Do(part int) {
+	from := part * chunk
+	FillMask(f.dst[from:min(from+chunk, len(f.dst))], f.key, from, f.p)
 }

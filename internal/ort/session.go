@@ -1,6 +1,7 @@
 package ort
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,8 @@ func (o Optimization) level() (binding.GraphOptimizationLevel, error) {
 type SessionOptions struct {
 	// Threads is the number of threads that work on one operator. 0, or the size
 	// of the runtime's shared pool: that pool. Any other number: a pool of the
-	// session's own.
+	// session's own, whose threads sleep while the session does not run, so that
+	// many sessions do not fight for the cores. 1: the caller's thread alone.
 	Threads int
 
 	// Optimization is the level of graph optimization, OptimizeAll by default.
@@ -174,13 +176,10 @@ func (r *Runtime) setThreads(o *binding.SessionOptions, raw unsafe.Pointer, thre
 	if r.info.Threads > 0 && (threads == 0 || threads == r.info.Threads) {
 		return shareThreads(raw)
 	}
-	if threads == 0 {
-		threads = DefaultThreads()
-	}
-	if err := o.SetIntraOpNumThreads(threads); err != nil {
-		return err
-	}
-	return o.SetInterOpNumThreads(1)
+	return errors.Join(
+		o.SetIntraOpNumThreads(cmp.Or(threads, DefaultThreads())),
+		o.SetInterOpNumThreads(1),
+		o.AddSessionConfigEntry("session.force_spinning_stop", "1"))
 }
 
 func (s *Session) pointer() unsafe.Pointer { return rawPointer(s.native, "s", "ortSession") }

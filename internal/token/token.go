@@ -18,9 +18,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
+	"github.com/criteria-go/criteria/internal/parallel"
 )
 
 // ErrClosed is returned by the methods of a [Tokenizer] after Close.
@@ -309,26 +309,16 @@ func (t *Tokenizer) split(ctx context.Context, texts []string, workers int) ([][
 		workers = runtime.GOMAXPROCS(0)
 	}
 	const portion = 16 // texts taken at once: fewer would contend, more would leave one goroutine last
-	workers = max(1, min(workers, (len(texts)+portion-1)/portion))
-
 	ids := make([][]int32, len(texts))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range workers {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				end := int(next.Add(portion))
-				start := end - portion
-				if start >= len(texts) {
-					return
-				}
-				for i := start; i < min(end, len(texts)); i++ {
-					ids[i] = t.ids(texts[i])
-				}
-			}
-		})
-	}
-	wg.Wait()
+	parallel.Run((len(texts)+portion-1)/portion, workers, parallel.Func(func(part int) {
+		if ctx.Err() != nil {
+			return
+		}
+		from := part * portion
+		for i, text := range texts[from:min(from+portion, len(texts))] {
+			ids[from+i] = t.ids(text)
+		}
+	}))
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
