@@ -46,12 +46,12 @@ func EvalBatches(lengths []int, batchSize, multiple int) []BatchPlan {
 }
 
 // planSorted sorts indices by length, the longest first, and cuts them into
-// batches.
+// batches, which are parts of indices.
 func planSorted(indices, lengths []int, batchSize, multiple int) []BatchPlan {
 	slices.SortStableFunc(indices, func(a, b int) int { return cmp.Compare(lengths[b], lengths[a]) })
 	var plans []BatchPlan
 	for batch := range slices.Chunk(indices, batchSize) {
-		plans = append(plans, BatchPlan{Indices: slices.Clone(batch), Length: roundUp(lengths[batch[0]], multiple)})
+		plans = append(plans, BatchPlan{Indices: batch, Length: roundUp(lengths[batch[0]], multiple)})
 	}
 	return plans
 }
