@@ -495,13 +495,13 @@ func (r *run) loadCheckpoint(ctx context.Context) error {
 	return nil
 }
 
-// checkpointDue reports whether it is time for another one.
-func (r *run) checkpointDue() bool {
+// checkpointDue reports whether it is time for another one after so many updates.
+func (r *run) checkpointDue(step int) bool {
 	t := r.cfg.Train
-	if !r.keepsCheckpoints() || r.state.Step == r.savedStep {
+	if !r.keepsCheckpoints() || step == r.savedStep {
 		return false
 	}
-	return t.CheckpointSteps > 0 && r.state.Step%t.CheckpointSteps == 0 ||
+	return t.CheckpointSteps > 0 && step%t.CheckpointSteps == 0 ||
 		t.CheckpointMinutes > 0 && r.now().Sub(r.savedAt).Minutes() >= t.CheckpointMinutes
 }
 

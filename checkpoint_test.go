@@ -70,13 +70,19 @@ func (b *bench) outcome(t *testing.T, r *criteria.Result) outcome {
 func (b *bench) again(t *testing.T) *bench {
 	t.Helper()
 	c := *b
-	c.dir, c.engine, c.tracker = t.TempDir(), &fakes.Engine{}, &fakes.Tracker{}
+	c.dir, c.engine, c.tracker = t.TempDir(), &fakes.Engine{Async: b.engine.Async}, &fakes.Tracker{}
 	return &c
 }
 
 // Wherever a run is interrupted, resumed it ends as if it had not been.
 func TestResumeAfterInterruption(t *testing.T) {
 	t.Parallel()
+	for _, async := range []bool{false, true} {
+		testResumeAfterInterruption(t, async)
+	}
+}
+
+func testResumeAfterInterruption(t *testing.T, async bool) {
 	whole := smallBench(t)
 	whole.config.Train.Epochs = 2
 	events := 0
@@ -84,6 +90,7 @@ func TestResumeAfterInterruption(t *testing.T) {
 	if events < 15 {
 		t.Fatalf("%d events", events)
 	}
+	whole.engine.Async = async
 	for at := 1; at < events; at++ { // at the very last one, nothing is left to interrupt
 		b := whole.again(t)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -99,7 +106,7 @@ func TestResumeAfterInterruption(t *testing.T) {
 			t.Fatalf("event %d: error %v; want an InterruptedError with a checkpoint", at, err)
 		}
 		if diff := cmp.Diff(want, b.outcome(t, b.run(t, criteria.WithResume(b.dir)))); diff != "" {
-			t.Errorf("interrupted at event %d of %d (-uninterrupted +resumed):\n%s", at, events, diff)
+			t.Errorf("async %t: interrupted at event %d of %d (-uninterrupted +resumed):\n%s", async, at, events, diff)
 		}
 	}
 }
@@ -108,11 +115,18 @@ func TestResumeAfterInterruption(t *testing.T) {
 // had failed.
 func TestResumeAfterFailure(t *testing.T) {
 	t.Parallel()
+	for _, async := range []bool{false, true} {
+		testResumeAfterFailure(t, async)
+	}
+}
+
+func testResumeAfterFailure(t *testing.T, async bool) {
 	calls := make(map[string]int)
 	whole := smallBench(t)
 	whole.config.Train.Epochs = 2
 	whole.engine.Before = func(op string) error { calls[op]++; return nil }
 	want := whole.outcome(t, whole.run(t))
+	whole.engine.Async = async
 	broken := errors.New("the power failed")
 	for _, op := range []string{"open", "accumulate", "update", "evaluate", "save", "save state"} {
 		if calls[op] == 0 {
@@ -135,7 +149,7 @@ func TestResumeAfterFailure(t *testing.T) {
 			}
 			b.engine.Before = nil
 			if diff := cmp.Diff(want, b.outcome(t, b.run(t, criteria.WithResume(b.dir)))); diff != "" {
-				t.Errorf("%s failed at call %d (-uninterrupted +resumed):\n%s", op, at, diff)
+				t.Errorf("async %t: %s failed at call %d (-uninterrupted +resumed):\n%s", async, op, at, diff)
 			}
 		}
 	}

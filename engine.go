@@ -34,6 +34,9 @@ func openEngine(ctx context.Context, spec ModelSpec, device *engine.DeviceSpec, 
 	if err != nil {
 		return nil, publicError(err)
 	}
+	if device != nil {
+		return deviceSession{ortSession{e}}, nil
+	}
 	return ortSession{e}, nil
 }
 
@@ -77,6 +80,25 @@ func (s ortSession) Evaluate(ctx context.Context, b Batch) (BatchResult, error) 
 func (s ortSession) Update(ctx context.Context, learningRate float64) (float64, error) {
 	norm, err := s.Engine.Update(ctx, learningRate)
 	return norm, memoryError(err)
+}
+
+// deviceSession is a session on a device that computes by itself.
+type deviceSession struct{ ortSession }
+
+func (s deviceSession) AccumulateAsync(ctx context.Context, b Batch, step, micro int) (func() (BatchResult, error), error) {
+	wait, err := s.Engine.AccumulateAsync(ctx, engine.Batch(b), step, micro)
+	return func() (BatchResult, error) {
+		r, err := wait()
+		return BatchResult(r), memoryError(err)
+	}, memoryError(err)
+}
+
+func (s deviceSession) UpdateAsync(ctx context.Context, learningRate float64) (func() (float64, error), error) {
+	wait, err := s.Engine.UpdateAsync(ctx, learningRate)
+	return func() (float64, error) {
+		norm, err := wait()
+		return norm, memoryError(err)
+	}, memoryError(err)
 }
 
 // RuntimeInfo describes the ONNX Runtime that was found.

@@ -572,50 +572,113 @@ func (r *run) finished() bool {
 // trainEpoch goes once through the training split. The last window of
 // accumulation may be incomplete; it still makes an update.
 func (r *run) trainEpoch(ctx context.Context) error {
+	session, flight := asynchronously(r.session)
+	err := r.beginSteps(ctx, session, flight)
+	if settleErr := flight.settle(0); settleErr != nil {
+		err = settleErr // it happened before whatever else did
+	}
+	// After an error of one step, the weights may have what later ones did to them.
+	r.unsound = r.unsound || flight.updating()
+	return err
+}
+
+// beginSteps lets the session compute one micro-batch after the other. What comes
+// of them becomes part of the state when it is there, in the same order.
+func (r *run) beginSteps(ctx context.Context, session asyncSession, flight *inFlight) error {
 	t := r.cfg.Train
-	s := &r.state
-	batches := r.train.trainingBatches(t.BatchSize, t.Seed, s.Epoch)
+	batches := r.train.trainingBatches(t.BatchSize, t.Seed, r.state.Epoch)
 	// The engine does not see the end of ctx: an update once begun is finished,
 	// so that the checkpoint of an interrupted run wastes nothing.
 	work := context.WithoutCancel(ctx)
 	pairs := 0
-	for _, rows := range batches[:s.Micro] {
+	for _, rows := range batches[:r.state.Micro] {
 		pairs += len(rows)
 	}
-	for _, rows := range batches[s.Micro:] {
-		if err := ctx.Err(); err != nil && s.Micro%t.GradientAccumulationSteps == 0 {
+	step := r.state.Step // begun; the state counts what is done
+	for micro := r.state.Micro; micro < len(batches); micro++ {
+		inWindow := micro % t.GradientAccumulationSteps
+		if err := ctx.Err(); err != nil && inWindow == 0 {
 			return err
 		}
-		b := r.train.batch(rows)
-		result, err := r.session.Accumulate(work, b, s.Step, s.Micro%t.GradientAccumulationSteps)
+		updates := inWindow == t.GradientAccumulationSteps-1 || micro == len(batches)-1
+		b := r.train.batch(batches[micro])
+		result, err := session.AccumulateAsync(work, b, step, inWindow)
 		if err != nil {
-			return r.stepError(err)
+			return r.stepError(step, err)
 		}
-		if !finite(result.Loss) {
-			return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: result.Loss, LearningRate: r.schedule.LR(s.Step)}
+		pairs += len(batches[micro])
+		m := &microBatch{Batch: b, pairs: pairs, updates: updates}
+		if err := flight.begun(part{settle: func() error { return r.accumulated(m, result) }}); err != nil {
+			return err
 		}
-		s.Tally.add(b, result)
-		s.Micro++
-		if s.Micro%t.GradientAccumulationSteps == 0 || s.Micro == len(batches) {
-			r.lastRate = r.schedule.LR(s.Step)
-			if r.lastNorm, err = r.session.Update(work, r.lastRate); err != nil {
-				r.unsound = true
-				return r.stepError(err)
+		if !updates {
+			continue
+		}
+		rate := r.schedule.LR(step)
+		norm, err := session.UpdateAsync(work, rate)
+		if err != nil {
+			r.unsound = true
+			return r.stepError(step, err)
+		}
+		step++
+		if err := flight.begun(part{update: true, settle: func() error { return r.updated(m, rate, norm) }}); err != nil {
+			return err
+		}
+		if micro < len(batches)-1 && r.checkpointDue(step) {
+			if err := flight.settle(0); err != nil {
+				return err
 			}
-			if !finite(r.lastNorm) {
-				return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: result.Loss, GradNorm: r.lastNorm, LearningRate: r.lastRate}
-			}
-			s.Step++
-			r.boundary = *s
-		}
-		pairs += len(rows)
-		r.hookStep(PhaseTrain, pairs, r.train.len(), result.Loss)
-		if r.boundary.Step == s.Step && r.boundary.Micro == s.Micro && s.Micro < len(batches) && r.checkpointDue() {
 			if err := r.saveCheckpoint(ctx); err != nil {
 				return err
 			}
 		}
 	}
+	return nil
+}
+
+// microBatch is one that was begun. Its labels are wanted again when its result
+// arrives.
+type microBatch struct {
+	Batch
+	pairs   int  // of the epoch, up to its end
+	updates bool // whether an update follows it
+	loss    float64
+}
+
+// accumulated waits for the result of a micro-batch.
+func (r *run) accumulated(m *microBatch, wait func() (BatchResult, error)) error {
+	s := &r.state
+	result, err := wait()
+	if err != nil {
+		return r.stepError(s.Step, err)
+	}
+	if !finite(result.Loss) {
+		return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: result.Loss, LearningRate: r.schedule.LR(s.Step)}
+	}
+	s.Tally.add(m.Batch, result)
+	s.Micro++
+	m.loss = result.Loss
+	if !m.updates {
+		r.hookStep(PhaseTrain, m.pairs, r.train.len(), m.loss)
+	}
+	return nil
+}
+
+// updated waits for the gradient norm of the update that followed a micro-batch.
+func (r *run) updated(m *microBatch, rate float64, wait func() (float64, error)) error {
+	s := &r.state
+	norm, err := wait()
+	if err != nil {
+		r.unsound = true
+		return r.stepError(s.Step, err)
+	}
+	r.lastRate, r.lastNorm = rate, norm
+	if !finite(norm) {
+		return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: m.loss, GradNorm: norm, LearningRate: rate}
+	}
+	s.Step++
+	r.boundary = *s
+	r.hookStep(PhaseTrain, m.pairs, r.train.len(), m.loss)
 	return nil
 }
 
@@ -627,8 +690,8 @@ func (r *run) trialNumber() int {
 	return r.trial.number
 }
 
-func (r *run) stepError(err error) error {
-	return fmt.Errorf("criteria: epoch %d, step %d: %w", r.state.Epoch, r.state.Step, err)
+func (r *run) stepError(step int, err error) error {
+	return fmt.Errorf("criteria: epoch %d, step %d: %w", r.state.Epoch, step, err)
 }
 
 func (r *run) hookStep(phase Phase, pairs, total int, loss float64) {

@@ -585,34 +585,104 @@ func TestDivergence(t *testing.T) {
 	for name, tc := range map[string]struct {
 		op   string
 		call int // of op, from 1
+		step int // of the last checkpoint
 		want criteria.DivergedError
 	}{
-		"dry run":    {"evaluate", 1, criteria.DivergedError{Loss: nan}},
-		"training":   {"accumulate", 11, criteria.DivergedError{Epoch: 2, Step: 10, Loss: nan, LearningRate: 2e-5 * 6 / 14}},
-		"validation": {"evaluate", 2, criteria.DivergedError{Epoch: 1, Step: 8, Loss: nan, LearningRate: 2e-5 * 9 / 14}},
+		"dry run":    {"evaluate", 1, 0, criteria.DivergedError{Loss: nan}},
+		"training":   {"accumulate", 11, 10, criteria.DivergedError{Epoch: 2, Step: 10, Loss: nan, LearningRate: 2e-5 * 6 / 14}},
+		"validation": {"evaluate", 2, 8, criteria.DivergedError{Epoch: 1, Step: 8, Loss: nan, LearningRate: 2e-5 * 9 / 14}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
-			calls := 0
-			b.engine.Result = func(op string, _ criteria.Batch, r *criteria.BatchResult) {
-				if op == tc.op {
-					if calls++; calls == tc.call {
-						r.Loss = nan
+		for _, async := range []bool{false, true} {
+			name := name
+			if async {
+				name += ", asynchronous"
+				// What a device did to the weights after it diverged is not saved: what
+				// is there is of the end of the epoch.
+				tc.step = min(tc.step, 8)
+			}
+			t.Run(name, func(t *testing.T) {
+				b := newBench(t)
+				b.engine.Async = async
+				calls := 0
+				b.engine.Result = func(op string, _ criteria.Batch, r *criteria.BatchResult) {
+					if op == tc.op {
+						if calls++; calls == tc.call {
+							r.Loss = nan
+						}
 					}
 				}
-			}
-			run, err := b.fail(t.Context(), t)
-			var diverged *criteria.DivergedError
-			if !errors.Is(err, criteria.ErrDiverged) || !errors.As(err, &diverged) {
-				t.Fatalf("error %v; want a DivergedError", err)
-			}
-			if diff := cmp.Diff(tc.want, *diverged, cmpopts.EquateNaNs(), cmpopts.EquateApprox(1e-12, 0)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-			if run.Status != criteria.RunFailed {
-				t.Errorf("status %q; want FAILED", run.Status)
-			}
-		})
+				run, err := b.fail(t.Context(), t)
+				var diverged *criteria.DivergedError
+				if !errors.Is(err, criteria.ErrDiverged) || !errors.As(err, &diverged) {
+					t.Fatalf("error %v; want a DivergedError", err)
+				}
+				if diff := cmp.Diff(tc.want, *diverged, cmpopts.EquateNaNs(), cmpopts.EquateApprox(1e-12, 0)); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				if run.Status != criteria.RunFailed {
+					t.Errorf("status %q; want FAILED", run.Status)
+				}
+				saved, err := filepath.Glob(filepath.Join(b.dir, "checkpoints", "*"))
+				if err != nil || len(saved) == 0 {
+					t.Fatal(saved, err)
+				}
+				if last, want := filepath.Base(saved[len(saved)-1]), fmt.Sprintf("step-%08d", tc.step); last != want {
+					t.Errorf("the last checkpoint is %q, want %q", last, want)
+				}
+			})
+		}
+	}
+}
+
+// TestAsynchronous: a session that computes by itself is given the next step
+// before the result of this one is waited for, and all else is as with any other:
+// events, checkpoints, scores, files.
+func TestAsynchronous(t *testing.T) {
+	run := func(b *bench) ([]string, outcome) {
+		var events []string
+		result := b.run(t, criteria.WithHooks(criteria.Hooks{Step: func(e criteria.StepEvent) {
+			e.Time = time.Time{}
+			events = append(events, fmt.Sprintf("%+v", e))
+		}}))
+		return events, b.outcome(t, result)
+	}
+	b := newBench(t)
+	b.config.Train.GradientAccumulationSteps = 3 // updates of 3, 3 and 2
+	b.config.Train.CheckpointSteps, b.config.Train.KeepCheckpoints = 2, 100
+	wantEvents, want := run(b)
+	b = b.again(t)
+	b.engine.Async = true
+	events, got := run(b)
+	if diff := cmp.Diff(wantEvents, events); diff != "" {
+		t.Errorf("events (-synchronous +asynchronous):\n%s", diff)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("outcome (-synchronous +asynchronous):\n%s", diff)
+	}
+	saved, _ := filepath.Glob(filepath.Join(b.dir, "checkpoints", "*"))
+	for i := range saved {
+		saved[i] = filepath.Base(saved[i])
+	}
+	if diff := cmp.Diff([]string{"step-00000000", "step-00000002", "step-00000003", "step-00000004", "step-00000006"}, saved); diff != "" {
+		t.Errorf("checkpoints (-want +got):\n%s", diff)
+	}
+	var order []string
+	for _, s := range b.engine.Steps() {
+		order = append(order, s.Op)
+	}
+	wait := func(op string) string { return "wait for " + op }
+	const a, u = "accumulate", "update"
+	epoch := []string{
+		a, a, a, wait(a), u, wait(a), // the third accumulation and the update are left
+		a, wait(a), a, wait(u), a, wait(a), u, wait(a), wait(a), wait(u), // all of it, for a checkpoint
+		a, a, u, wait(a), wait(a), wait(u), // all of it, for the end of the epoch
+	}
+	second := []string{ // the checkpoint comes after the first update
+		a, a, a, wait(a), u, wait(a), wait(a), wait(u),
+		a, a, a, wait(a), u, wait(a), a, wait(a), a, wait(u), u, wait(a), wait(a), wait(u),
+	}
+	if diff := cmp.Diff(append(epoch, second...), order); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
 	}
 }
 
@@ -628,35 +698,45 @@ func TestInterruption(t *testing.T) {
 		"validation":      {criteria.PhaseVal, 1, 1, 8},
 		"test":            {criteria.PhaseTest, 2, 1, 16},
 	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
-			b.config.Train.EvalBatchSize = 4
-			ctx, cancel := context.WithCancelCause(t.Context())
-			batch := 0
-			hooks := criteria.Hooks{Step: func(e criteria.StepEvent) {
-				if e.Phase == tc.phase && e.Epoch == tc.epoch {
-					if batch++; batch == tc.batch {
-						cancel(stop)
-					}
+		for _, async := range []bool{false, true} {
+			name := name
+			if async {
+				name += ", asynchronous"
+				if tc.phase == criteria.PhaseTrain {
+					tc.step++ // which was under way already
 				}
-			}}
-			run, err := b.fail(ctx, t, criteria.WithHooks(hooks))
-			var interrupted *criteria.InterruptedError
-			if !errors.As(err, &interrupted) {
-				t.Fatalf("error %v; want an InterruptedError", err)
 			}
-			checkpoint := filepath.Join(b.dir, "checkpoints", fmt.Sprintf("step-%08d", tc.step))
-			want := criteria.InterruptedError{Dir: b.dir, Checkpoint: checkpoint, Epoch: tc.epoch, Step: tc.step, Cause: stop}
-			if diff := cmp.Diff(want, *interrupted, cmpopts.EquateErrors()); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-			if !errors.Is(err, context.Canceled) || !errors.Is(err, stop) {
-				t.Errorf("error %v; want it to be context.Canceled and its cause", err)
-			}
-			if run.Status != criteria.RunKilled || run.EndErr != nil {
-				t.Errorf("status %q, End with a context that is %v; want KILLED and a live one", run.Status, run.EndErr)
-			}
-		})
+			t.Run(name, func(t *testing.T) {
+				b := newBench(t)
+				b.engine.Async = async
+				b.config.Train.EvalBatchSize = 4
+				ctx, cancel := context.WithCancelCause(t.Context())
+				batch := 0
+				hooks := criteria.Hooks{Step: func(e criteria.StepEvent) {
+					if e.Phase == tc.phase && e.Epoch == tc.epoch {
+						if batch++; batch == tc.batch {
+							cancel(stop)
+						}
+					}
+				}}
+				run, err := b.fail(ctx, t, criteria.WithHooks(hooks))
+				var interrupted *criteria.InterruptedError
+				if !errors.As(err, &interrupted) {
+					t.Fatalf("error %v; want an InterruptedError", err)
+				}
+				checkpoint := filepath.Join(b.dir, "checkpoints", fmt.Sprintf("step-%08d", tc.step))
+				want := criteria.InterruptedError{Dir: b.dir, Checkpoint: checkpoint, Epoch: tc.epoch, Step: tc.step, Cause: stop}
+				if diff := cmp.Diff(want, *interrupted, cmpopts.EquateErrors()); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				if !errors.Is(err, context.Canceled) || !errors.Is(err, stop) {
+					t.Errorf("error %v; want it to be context.Canceled and its cause", err)
+				}
+				if run.Status != criteria.RunKilled || run.EndErr != nil {
+					t.Errorf("status %q, End with a context that is %v; want KILLED and a live one", run.Status, run.EndErr)
+				}
+			})
+		}
 	}
 }
 

@@ -32,7 +32,8 @@ type DeviceSpec struct {
 
 // accelerator computes an engine's model on a device. Parameters, gradients and
 // moments stay in its memory; a step copies ids, masks, labels and two numbers
-// there, and the loss, the logits and the norm back. The engine's own parameters
+// there, and the loss, the logits and the norm back. Whoever wants these waits for
+// them alone, as late as he likes: the device goes on. The engine's own parameters
 // are a copy that is brought up to date before it is written.
 type accelerator struct {
 	*Engine
@@ -45,21 +46,27 @@ type accelerator struct {
 	// For training only:
 	gradients   *ort.Buffer
 	moments     [2]*ort.Buffer
-	numbers     *ort.Buffer // scalars of the optimizer's graph
-	staged      *ort.Buffer // the same, on the host
+	numbers     *exchange // scalars of the optimizer's graph
 	session     *ort.Session
 	optimizer   *ort.Binding
 	accumulated int
-	updates     int // as far as the host knows
 }
 
-// A deviceProgram is a program whose own tensors are those of the host; the
-// device has the same in a buffer of the same layout.
+// A deviceProgram is a graph compiled for one shape of batch.
 type deviceProgram struct {
-	program
-	there       *ort.Buffer
-	in, out     ort.Tensor // what is copied to the device, and what from it
-	toIn, toOut ort.Tensor // their places on the device
+	graph   *deberta.Graph
+	session *ort.Session
+	binding *ort.Binding
+	batch   *exchange
+	here    [halves]batchTensors // in the halves of batch
+}
+
+func (p *deviceProgram) close() error {
+	var errs []error
+	if p.session != nil {
+		errs = append(errs, p.session.Close())
+	}
+	return errors.Join(append(errs, p.batch.close())...)
 }
 
 func newAccelerator(e *Engine, spec Spec) (_ *accelerator, err error) {
@@ -125,15 +132,16 @@ func failed(err error, k kind, b Batch) error {
 func whole(b *ort.Buffer, bytes int) (ort.Tensor, error) { return b.Tensor(ort.Uint8, 0, bytes) }
 
 // push copies a vector to the device, pull from it.
-func (a *accelerator) push(to, from *ort.Buffer) error { return a.move(to, from) }
-func (a *accelerator) pull(to, from *ort.Buffer) error { return a.move(to, from) }
+func (a *accelerator) push(to, from *ort.Buffer) error { return a.move(to, from, 4*a.layout.size) }
+func (a *accelerator) pull(to, from *ort.Buffer) error { return a.move(to, from, 4*a.layout.size) }
 
-func (a *accelerator) move(to, from *ort.Buffer) error {
-	t, err := whole(to, 4*a.layout.size)
+// move copies bytes after all work before it, and waits for them.
+func (a *accelerator) move(to, from *ort.Buffer, bytes int) error {
+	t, err := whole(to, bytes)
 	if err != nil {
 		return err
 	}
-	f, err := whole(from, 4*a.layout.size)
+	f, err := whole(from, bytes)
 	if err != nil {
 		return err
 	}
@@ -144,14 +152,12 @@ func (a *accelerator) close() error {
 	var errs []error
 	for _, p := range a.programs {
 		errs = append(errs, p.close())
-		if p.there != nil {
-			errs = append(errs, p.there.Free())
-		}
 	}
 	if a.session != nil {
 		errs = append(errs, a.session.Close())
 	}
-	for _, b := range []*ort.Buffer{a.weights, a.gradients, a.moments[0], a.moments[1], a.numbers, a.staged} {
+	errs = append(errs, a.numbers.close())
+	for _, b := range []*ort.Buffer{a.weights, a.gradients, a.moments[0], a.moments[1]} {
 		if b != nil {
 			errs = append(errs, b.Free())
 		}
@@ -174,11 +180,7 @@ func (a *accelerator) program(k kind, b Batch) (*deviceProgram, error) {
 	}
 	p := &deviceProgram{}
 	if err := a.compile(p, key); err != nil {
-		errs := []error{failed(err, k, b), p.close()}
-		if p.there != nil {
-			errs = append(errs, p.there.Free())
-		}
-		return nil, errors.Join(errs...)
+		return nil, errors.Join(failed(err, k, b), p.close())
 	}
 	a.programs[key] = p
 	return p, nil
@@ -224,7 +226,7 @@ func (a *accelerator) compile(p *deviceProgram, key programKey) (err error) {
 		}
 	}
 	if key.kind == training {
-		scale, err := a.numbers.Tensor(ort.Float32, numberScale/4)
+		scale, err := a.numbers.there.Tensor(ort.Float32, numberScale/4)
 		if err != nil {
 			return err
 		}
@@ -239,70 +241,48 @@ func (a *accelerator) allocate(p *deviceProgram, key programKey) (err error) {
 	inputs := 8*(2*rows*length+rows) + 4*rows
 	outputs := 4 * (1 + rows*deberta.Classes)
 	size := inputs + outputs
-	if a.spec.Pinned {
-		p.memory, err = a.device.NewStaging(size)
-	} else {
-		p.memory, err = ort.NewBuffer(size)
-	}
-	if err != nil {
-		return err
-	}
-	if p.there, err = a.device.NewBuffer(size); err != nil {
+	if p.batch, err = newExchange(a.device, a.spec.Pinned, size, span{0, inputs}, span{inputs, size}); err != nil {
 		return err
 	}
 	offset := 0
-	take := func(here *ort.Tensor, bind func(string, ort.Tensor) error, name string, dtype ort.DType, shape ...int) {
+	take := func(pick func(*batchTensors) *ort.Tensor, bind func(string, ort.Tensor) error, name string, dtype ort.DType, shape ...int) {
+		for i := range p.here {
+			if err == nil {
+				*pick(&p.here[i]), err = p.batch.here[i].memory.Tensor(dtype, offset/dtype.Size(), shape...)
+			}
+		}
 		if err != nil {
 			return
 		}
-		if *here, err = p.memory.Tensor(dtype, offset/dtype.Size(), shape...); err != nil {
-			return
-		}
 		var there ort.Tensor
-		if there, err = p.there.Tensor(dtype, offset/dtype.Size(), shape...); err != nil {
-			return
+		if there, err = p.batch.there.Tensor(dtype, offset/dtype.Size(), shape...); err == nil {
+			offset += there.Len() * dtype.Size()
+			err = bind(name, there)
 		}
-		offset += here.Len() * dtype.Size()
-		err = bind(name, there)
+	}
+	for i := range p.here {
+		p.here[i].rows, p.here[i].length = rows, length
 	}
 	in, out := p.binding.BindInput, p.binding.BindOutput
-	take(&p.ids, in, deberta.InputIDs, ort.Int64, rows, length)
-	take(&p.mask, in, deberta.AttentionMask, ort.Int64, rows, length)
-	take(&p.labels, in, deberta.Labels, ort.Int64, rows)
-	take(&p.weights, in, deberta.SampleWeights, ort.Float32, rows)
-	take(&p.loss, out, deberta.Loss, ort.Float32)
-	take(&p.logits, out, deberta.Logits, ort.Float32, rows, deberta.Classes)
-	if err != nil {
-		return err
-	}
-	for _, side := range []struct {
-		t      *ort.Tensor
-		buffer *ort.Buffer
-		from   int
-		n      int
-	}{{&p.in, p.memory, 0, inputs}, {&p.toIn, p.there, 0, inputs}, {&p.out, p.memory, inputs, outputs}, {&p.toOut, p.there, inputs, outputs}} {
-		if *side.t, err = side.buffer.Tensor(ort.Uint8, side.from, side.n); err != nil {
-			return err
-		}
-	}
-	return nil
+	take(func(t *batchTensors) *ort.Tensor { return &t.ids }, in, deberta.InputIDs, ort.Int64, rows, length)
+	take(func(t *batchTensors) *ort.Tensor { return &t.mask }, in, deberta.AttentionMask, ort.Int64, rows, length)
+	take(func(t *batchTensors) *ort.Tensor { return &t.labels }, in, deberta.Labels, ort.Int64, rows)
+	take(func(t *batchTensors) *ort.Tensor { return &t.weights }, in, deberta.SampleWeights, ort.Float32, rows)
+	take(func(t *batchTensors) *ort.Tensor { return &t.loss }, out, deberta.Loss, ort.Float32)
+	take(func(t *batchTensors) *ort.Tensor { return &t.logits }, out, deberta.Logits, ort.Float32, rows, deberta.Classes)
+	return err
 }
 
-// run computes a batch and waits for its loss and logits: the only wait of a
-// micro-batch.
-func (a *accelerator) run(ctx context.Context, p *deviceProgram, b Batch) (Result, error) {
-	p.load(b)
-	for _, step := range []func() error{
-		func() error { return a.device.Copy(p.toIn, p.in) },
+// run has a batch computed; the result comes later.
+func (a *accelerator) run(ctx context.Context, k kind, p *deviceProgram, b Batch) (*pending[Result], error) {
+	r, err := exchanged(p.batch,
+		func(half int) { p.here[half].load(b) },
 		func() error { return p.binding.Run(ctx) },
-		func() error { return a.device.Copy(p.out, p.toOut) },
-		a.device.Wait,
-	} {
-		if err := step(); err != nil {
-			return Result{}, err
-		}
+		func(half int) Result { return p.here[half].result(b) })
+	if err != nil {
+		return nil, failed(err, k, b)
 	}
-	return p.result(b), nil
+	return r, nil
 }
 
 func (a *accelerator) evaluate(ctx context.Context, b Batch) (Result, error) {
@@ -310,11 +290,7 @@ func (a *accelerator) evaluate(ctx context.Context, b Batch) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r, err := a.run(ctx, p, b)
-	if err != nil {
-		return Result{}, failed(err, evaluation, b)
-	}
-	return r, nil
+	return waited(a.run(ctx, evaluation, p, b))
 }
 
 // --- training ---------------------------------------------------------------------
@@ -338,10 +314,7 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 	if spec.Optimizer == adamW8bit {
 		return fmt.Errorf("engine: train.optimizer_type=%s computes on the CPU alone: take %s with device=cuda", adamW8bit, adamWFused)
 	}
-	if a.numbers, err = a.device.NewBuffer(numbersSize); err != nil {
-		return err
-	}
-	if a.staged, err = a.device.NewStaging(numbersSize); err != nil {
+	if a.numbers, err = newExchange(a.device, true, numbersSize, span{numberRate, numberScale}, span{numberScale, numbersSize}); err != nil {
 		return err
 	}
 	if err := a.setState(deviceState{scale: a.initialScale()}); err != nil {
@@ -363,7 +336,7 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 	outputs := map[string]ort.Tensor{}
 	number := func(name string, dtype ort.DType, place int) {
 		if err == nil {
-			inputs[name], err = a.numbers.Tensor(dtype, place/dtype.Size(), 1)
+			inputs[name], err = a.numbers.there.Tensor(dtype, place/dtype.Size(), 1)
 			outputs[updated(name)] = inputs[name]
 		}
 	}
@@ -388,7 +361,7 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 	vector(optMoment1, a.moments[0])
 	vector(optMoment2, a.moments[1])
 	if err == nil {
-		outputs[devNorm], err = a.numbers.Tensor(ort.Float32, numberNorm/4, 1)
+		outputs[devNorm], err = a.numbers.there.Tensor(ort.Float32, numberNorm/4, 1)
 	}
 	if err != nil {
 		return err
@@ -420,36 +393,27 @@ type deviceState struct {
 }
 
 func (a *accelerator) setState(s deviceState) error {
-	a.staged.Float64()[numberStep/8] = s.steps
-	numbers := a.staged.Float32()
-	numbers[numberScale/4], numbers[numberGood/4] = s.scale, s.good
-	return errors.Join(a.copyNumbers(true, 0, numbersSize), a.device.Wait())
+	here, err := ort.NewBuffer(numbersSize)
+	if err != nil {
+		return err
+	}
+	here.Float64()[numberStep/8] = s.steps
+	here.Float32()[numberScale/4], here.Float32()[numberGood/4] = s.scale, s.good
+	return errors.Join(a.move(a.numbers.there, here, numbersSize), here.Free())
 }
 
 func (a *accelerator) state() (deviceState, error) {
-	if err := errors.Join(a.copyNumbers(false, 0, numbersSize), a.device.Wait()); err != nil {
+	here, err := ort.NewBuffer(numbersSize)
+	if err != nil {
 		return deviceState{}, err
 	}
-	numbers := a.staged.Float32()
-	return deviceState{a.staged.Float64()[numberStep/8], numbers[numberScale/4], numbers[numberGood/4]}, nil
+	err = a.move(here, a.numbers.there, numbersSize)
+	numbers := here.Float32()
+	s := deviceState{here.Float64()[numberStep/8], numbers[numberScale/4], numbers[numberGood/4]}
+	return s, errors.Join(err, here.Free())
 }
 
-func (a *accelerator) copyNumbers(push bool, from, to int) error {
-	here, err := a.staged.Tensor(ort.Uint8, from, to-from)
-	if err != nil {
-		return err
-	}
-	there, err := a.numbers.Tensor(ort.Uint8, from, to-from)
-	if err != nil {
-		return err
-	}
-	if push {
-		return a.device.Copy(there, here)
-	}
-	return a.device.Copy(here, there)
-}
-
-func (a *accelerator) accumulate(ctx context.Context, b Batch) (_ Result, err error) {
+func (a *accelerator) accumulate(ctx context.Context, b Batch) (_ *pending[Result], err error) {
 	defer func() {
 		if err != nil {
 			a.accumulated = 0
@@ -457,51 +421,51 @@ func (a *accelerator) accumulate(ctx context.Context, b Batch) (_ Result, err er
 	}()
 	p, err := a.program(training, b)
 	if err != nil {
-		return Result{}, err
+		return nil, err
 	}
 	if a.accumulated == 0 {
 		all, err := whole(a.gradients, 4*a.layout.size)
 		if err != nil {
-			return Result{}, err
+			return nil, err
 		}
 		if err := a.device.Clear(all); err != nil {
-			return Result{}, err
+			return nil, err
 		}
 	}
-	r, err := a.run(ctx, p, b)
-	if err != nil {
-		return Result{}, failed(err, training, b)
+	r, err := a.run(ctx, training, p, b)
+	if err == nil {
+		a.accumulated++
 	}
-	a.accumulated++
-	return r, nil
+	return r, err
 }
 
-// update returns the norm, or 0 for an update that was skipped because its
-// scaled gradients left the range of float16.
-func (a *accelerator) update(ctx context.Context, learningRate float64) (float64, error) {
-	a.staged.Float64()[numberRate/8] = learningRate
-	a.staged.Float32()[numberMicro/4] = float32(a.accumulated)
+// update yields the norm, or 0 for an update that was skipped because its scaled
+// gradients left the range of float16.
+func (a *accelerator) update(ctx context.Context, learningRate float64) (*pending[float64], error) {
+	micro := a.accumulated
 	a.accumulated = 0
-	for _, step := range []func() error{
-		func() error { return a.copyNumbers(true, numberRate, numberScale) },
+	norm, err := exchanged(a.numbers,
+		func(half int) {
+			here := a.numbers.here[half].memory
+			here.Float64()[numberRate/8] = learningRate
+			here.Float32()[numberMicro/4] = float32(micro)
+		},
 		func() error { return a.optimizer.Run(context.WithoutCancel(ctx)) },
-		func() error { return a.copyNumbers(false, numberScale, numbersSize) },
-		a.device.Wait,
-	} {
-		if err := step(); err != nil {
-			err = fmt.Errorf("engine: optimizer: %w", err)
-			var memory *ort.OutOfMemoryError
-			if errors.As(err, &memory) {
-				err = &MemoryError{Training: true, Err: err}
+		func(half int) float64 {
+			numbers := a.numbers.here[half].memory.Float32()
+			norm, scale := float64(numbers[numberNorm/4]), numbers[numberScale/4]
+			if norm-norm != 0 && a.spec.Low == graph.Float16 && scale >= 1 {
+				return 0
 			}
-			return 0, err
+			return norm
+		})
+	if err != nil {
+		err = fmt.Errorf("engine: optimizer: %w", err)
+		var memory *ort.OutOfMemoryError
+		if errors.As(err, &memory) {
+			err = &MemoryError{Training: true, Err: err}
 		}
-	}
-	norm := float64(a.staged.Float32()[numberNorm/4])
-	if norm-norm == 0 {
-		a.updates++
-	} else if scale := a.staged.Float32()[numberScale/4]; a.spec.Low == graph.Float16 && scale >= 1 {
-		return 0, nil
+		return nil, err
 	}
 	return norm, nil
 }
@@ -549,7 +513,7 @@ func (a *accelerator) restore(dir string) error {
 			return fmt.Errorf("engine: %s: metadata %s is %q, want a positive number", dir, lossScaleKey, text)
 		}
 	}
-	a.accumulated, a.updates = 0, updates
+	a.accumulated = 0
 	return errors.Join(a.push(a.weights, a.params), a.push(a.moments[0], o.m), a.push(a.moments[1], o.v),
 		a.setState(deviceState{steps: float64(updates), scale: float32(scale)}))
 }

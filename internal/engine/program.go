@@ -32,12 +32,18 @@ type program struct {
 	// micro-batches after the first of an update; nil until it is needed.
 	adding *ort.Binding
 
-	memory                  *ort.Buffer // of all tensors below
-	ids, mask, labels       ort.Tensor
-	weights, loss, logits   ort.Tensor
+	memory *ort.Buffer // of all tensors below
+	batchTensors
 	lossScale, rowGradients ort.Tensor // training only
 	scores                  ort.Tensor // explanation only
 	masks                   int        // generation of the mask buffer that is bound; 0: none
+}
+
+// batchTensors are what a graph reads of a batch and what it computes for it.
+type batchTensors struct {
+	rows, length          int
+	ids, mask, labels     ort.Tensor
+	weights, loss, logits ort.Tensor
 }
 
 // lengthStep is what lengths are rounded up to: few shapes, little padding.
@@ -127,6 +133,7 @@ func (e *Engine) compile(key programKey) (_ *program, err error) {
 // allocate makes the tensors of a program, all in one buffer.
 func (e *Engine) allocate(p *program, key programKey) (err error) {
 	rows, length, d := key.rows, key.length, e.model.Config.HiddenSize
+	p.rows, p.length = rows, length
 	tokens := rows * length
 	// In elements of four bytes; int64 tensors come first, for alignment.
 	size := 2*(2*tokens+rows) + rows + 1 + rows*deberta.Classes
@@ -188,14 +195,14 @@ func (e *Engine) bindBatch(p *program, b *ort.Binding) error {
 	return b.BindOutput(deberta.Logits, p.logits)
 }
 
-// load copies a batch into the program's tensors. Rows and columns that are
+// load copies a batch into the tensors. Rows and columns that are
 // missing become padding; a row of padding has one token, so that its softmax
 // has something to attend to, and weight 0.
-func (p *program) load(b Batch) {
-	ids, mask, length := p.ids.Int64(), p.mask.Int64(), p.graph.Length
+func (t *batchTensors) load(b Batch) {
+	ids, mask, length := t.ids.Int64(), t.mask.Int64(), t.length
 	clear(ids)
 	clear(mask)
-	for r := range p.graph.Rows {
+	for r := range t.rows {
 		if r >= b.Rows {
 			mask[r*length] = 1
 			continue
@@ -203,20 +210,20 @@ func (p *program) load(b Batch) {
 		copy(ids[r*length:], b.InputIDs[r*b.Length:(r+1)*b.Length])
 		copy(mask[r*length:], b.AttentionMask[r*b.Length:(r+1)*b.Length])
 	}
-	clear(p.labels.Int64())
-	clear(p.weights.Float32())
+	clear(t.labels.Int64())
+	clear(t.weights.Float32())
 	if b.Labels != nil {
-		copy(p.labels.Int64(), b.Labels)
-		copy(p.weights.Float32(), b.SampleWeights)
+		copy(t.labels.Int64(), b.Labels)
+		copy(t.weights.Float32(), b.SampleWeights)
 	}
 }
 
 // result copies what a run computed for the rows of b.
-func (p *program) result(b Batch) Result {
+func (t *batchTensors) result(b Batch) Result {
 	r := Result{Logits: make([]float32, b.Rows*deberta.Classes)}
-	copy(r.Logits, p.logits.Float32())
+	copy(r.Logits, t.logits.Float32())
 	if b.Labels != nil {
-		r.Loss = float64(p.loss.Float32()[0])
+		r.Loss = float64(t.loss.Float32()[0])
 	}
 	return r
 }

@@ -109,21 +109,29 @@ func (t *trainer) bindGradients(p *program, b *ort.Binding, gradients *ort.Buffe
 func (e *Engine) Accumulate(ctx context.Context, b Batch, step, micro int) (Result, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	switch {
-	case e.closed:
-		return Result{}, errClosed
-	case !e.trains():
-		return Result{}, errNotTraining
-	case b.Labels == nil:
-		return Result{}, errors.New("engine: a batch without labels cannot be trained on")
-	case e.accelerator != nil:
-		return e.accelerator.accumulate(ctx, b)
+	if err := e.checkAccumulate(b); err != nil {
+		return Result{}, err
+	}
+	if e.accelerator != nil {
+		return waited(e.accelerator.accumulate(ctx, b))
 	}
 	result, err := e.trainer.accumulate(ctx, b, step, micro)
 	if err != nil {
 		e.trainer.discard()
 	}
 	return result, err
+}
+
+func (e *Engine) checkAccumulate(b Batch) error {
+	switch {
+	case e.closed:
+		return errClosed
+	case !e.trains():
+		return errNotTraining
+	case b.Labels == nil:
+		return errors.New("engine: a batch without labels cannot be trained on")
+	}
+	return nil
 }
 
 func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Result, error) {
@@ -291,19 +299,11 @@ func (t *trainer) discard() {
 func (e *Engine) Update(ctx context.Context, learningRate float64) (gradNorm float64, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	switch {
-	case e.closed:
-		return 0, errClosed
-	case !e.trains():
-		return 0, errNotTraining
-	case e.accumulated() == 0:
-		return 0, errors.New("engine: update without gradients")
-	}
-	if err := ctx.Err(); err != nil {
-		return 0, fmt.Errorf("engine: update: %w", context.Cause(ctx))
+	if err := e.checkUpdate(ctx); err != nil {
+		return 0, err
 	}
 	if e.accelerator != nil {
-		return e.accelerator.update(ctx, learningRate)
+		return waited(e.accelerator.update(ctx, learningRate))
 	}
 	t := e.trainer
 	defer t.discard()
@@ -314,6 +314,20 @@ func (e *Engine) Update(ctx context.Context, learningRate float64) (gradNorm flo
 	}
 	t.updates++
 	return norm, t.optimizer.step(ctx, t.updates, learningRate, optim.ClipScale(norm, t.spec.MaxGradNorm)*float32(share))
+}
+
+func (e *Engine) checkUpdate(ctx context.Context) error {
+	switch {
+	case e.closed:
+		return errClosed
+	case !e.trains():
+		return errNotTraining
+	case e.accumulated() == 0:
+		return errors.New("engine: update without gradients")
+	case ctx.Err() != nil:
+		return fmt.Errorf("engine: update: %w", context.Cause(ctx))
+	}
+	return nil
 }
 
 // updatesKey is the metadata entry that counts the optimizer's steps.

@@ -4,8 +4,9 @@
 // Real under it are ONNX Runtime's own decisions and the traffic: which nodes
 // it places on the GPU, whether it copies between host and device, whether it
 // admits a graph for capture, allocations, copies, bindings. Host memory stands
-// in for the device's. Kernels do nothing: what they should have computed is 0
-// or whatever lay there before. Nothing here says anything about speed.
+// in for the device's. Copies are done as late as CUDA allows, when something
+// waits for them. Kernels do nothing: what they should have computed is 0 or
+// whatever lay there before. Nothing here says anything about speed.
 package fakecuda
 
 import (

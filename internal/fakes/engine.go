@@ -33,6 +33,9 @@ type Engine struct {
 	Before func(op string) error
 	// Result, if set, may change what Accumulate and Evaluate return.
 	Result func(op string, b criteria.Batch, r *criteria.BatchResult)
+	// Async makes sessions that begin work and yield its results later, as those
+	// on a device do.
+	Async bool
 
 	mu    sync.Mutex
 	specs []criteria.ModelSpec
@@ -40,9 +43,10 @@ type Engine struct {
 	open  int
 }
 
-// Step is one call of Accumulate or Update.
+// Step is one call of Accumulate or Update or, of an asynchronous session, of what
+// waits for its result.
 type Step struct {
-	Op           string // "accumulate" or "update"
+	Op           string // "accumulate", "update", "wait for accumulate" or "wait for update"
 	Step, Micro  int    // of Accumulate
 	Rows         int    // of Accumulate
 	LearningRate float64
@@ -55,7 +59,7 @@ func (e *Engine) Specs() []criteria.ModelSpec {
 	return append([]criteria.ModelSpec(nil), e.specs...)
 }
 
-// Steps returns the calls of Accumulate and Update in order.
+// Steps returns the calls in order.
 func (e *Engine) Steps() []Step {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -90,7 +94,36 @@ func (e *Engine) Open(ctx context.Context, spec criteria.ModelSpec) (criteria.Se
 	defer e.mu.Unlock()
 	e.specs = append(e.specs, spec)
 	e.open++
+	if e.Async {
+		return asyncSession{s}, nil
+	}
 	return s, nil
+}
+
+// asyncSession computes at once, but does not tell before it is asked.
+type asyncSession struct{ *session }
+
+func (s asyncSession) AccumulateAsync(ctx context.Context, b criteria.Batch, step, micro int) (func() (criteria.BatchResult, error), error) {
+	r, err := s.Accumulate(ctx, b, step, micro)
+	return func() (criteria.BatchResult, error) {
+		s.note(Step{Op: "wait for accumulate", Step: step, Micro: micro, Rows: b.Rows})
+		return r, nil
+	}, err
+}
+
+func (s asyncSession) UpdateAsync(ctx context.Context, learningRate float64) (func() (float64, error), error) {
+	norm, err := s.Update(ctx, learningRate)
+	return func() (float64, error) {
+		s.note(Step{Op: "wait for update", LearningRate: learningRate})
+		return norm, nil
+	}, err
+}
+
+// note keeps a call.
+func (s *session) note(step Step) {
+	s.engine.mu.Lock()
+	defer s.engine.mu.Unlock()
+	s.engine.steps = append(s.engine.steps, step)
 }
 
 type session struct {
@@ -110,9 +143,7 @@ func (s *session) Accumulate(ctx context.Context, b criteria.Batch, step, micro 
 	if s.training == nil {
 		return criteria.BatchResult{}, errors.New("fakes: Accumulate without training")
 	}
-	s.engine.mu.Lock()
-	s.engine.steps = append(s.engine.steps, Step{Op: "accumulate", Step: step, Micro: micro, Rows: b.Rows})
-	s.engine.mu.Unlock()
+	s.note(Step{Op: "accumulate", Step: step, Micro: micro, Rows: b.Rows})
 	// "Dropout": which tokens count depends on seed, step and micro-batch.
 	keep := func(id int64) bool {
 		return (uint64(id)*31+s.training.Seed*17+uint64(step)*13+uint64(micro)*7)%10 != 0
@@ -129,9 +160,7 @@ func (s *session) Update(ctx context.Context, learningRate float64) (float64, er
 	if err := errors.Join(ctx.Err(), s.engine.before("update")); err != nil {
 		return 0, err
 	}
-	s.engine.mu.Lock()
-	s.engine.steps = append(s.engine.steps, Step{Op: "update", LearningRate: learningRate})
-	s.engine.mu.Unlock()
+	s.note(Step{Op: "update", LearningRate: learningRate})
 	var norm float64
 	for c := range s.gradient {
 		for i, g := range s.gradient[c] {

@@ -17,6 +17,10 @@ static struct {
   int (*cudaStreamCreateWithFlags)(void **, unsigned);
   int (*cudaStreamDestroy)(void *);
   int (*cudaStreamSynchronize)(void *);
+  int (*cudaEventCreateWithFlags)(void **, unsigned);
+  int (*cudaEventDestroy)(void *);
+  int (*cudaEventRecord)(void *, void *);
+  int (*cudaEventSynchronize)(void *);
   int (*cudaMalloc)(void **, size_t);
   int (*cudaMallocHost)(void **, size_t);
   int (*cudaFree)(void *);
@@ -44,6 +48,10 @@ const char *cudax_open(const char *name) {
   TAKE(cudaStreamCreateWithFlags);
   TAKE(cudaStreamDestroy);
   TAKE(cudaStreamSynchronize);
+  TAKE(cudaEventCreateWithFlags);
+  TAKE(cudaEventDestroy);
+  TAKE(cudaEventRecord);
+  TAKE(cudaEventSynchronize);
   TAKE(cudaMalloc);
   TAKE(cudaMallocHost);
   TAKE(cudaFree);
@@ -87,6 +95,16 @@ int cudax_stream(void **stream) {
 }
 int cudax_close_stream(void *stream) { return said(rt.cudaStreamDestroy(stream)); }
 int cudax_wait(void *stream) { return said(rt.cudaStreamSynchronize(stream)); }
+
+int cudax_event(void **event) {
+  // Who waits sleeps: the device has the next step to work on, so that waking up
+  // a little late costs nothing, and the core is of use to the tokenizer.
+  enum { blocking_sync = 1, disable_timing = 2 };
+  return said(rt.cudaEventCreateWithFlags(event, blocking_sync | disable_timing));
+}
+int cudax_close_event(void *event) { return said(rt.cudaEventDestroy(event)); }
+int cudax_record(void *event, void *stream) { return said(rt.cudaEventRecord(event, stream)); }
+int cudax_wait_event(void *event) { return said(rt.cudaEventSynchronize(event)); }
 
 int cudax_allocate(size_t size, int pinned, void **address) {
   return said(pinned ? rt.cudaMallocHost(address, size) : rt.cudaMalloc(address, size));

@@ -102,6 +102,24 @@ func cudaWait(stream unsafe.Pointer) error {
 	return cudaCheck(C.cudax_wait(stream), "waiting for the device")
 }
 
+func cudaEvent() (unsafe.Pointer, error) {
+	var event unsafe.Pointer
+	err := cudaCheck(C.cudax_event(&event), "creating an event")
+	return event, err
+}
+
+func cudaCloseEvent(event unsafe.Pointer) error {
+	return cudaCheck(C.cudax_close_event(event), "closing an event")
+}
+
+func cudaRecord(event, stream unsafe.Pointer) error {
+	return cudaCheck(C.cudax_record(event, stream), "recording an event")
+}
+
+func cudaWaitEvent(event unsafe.Pointer) error {
+	return cudaCheck(C.cudax_wait_event(event), "waiting for an event")
+}
+
 func cudaAllocate(size int, pinned bool) (unsafe.Pointer, error) {
 	var address unsafe.Pointer
 	err := cudaCheck(C.cudax_allocate(C.size_t(max(size, 1)), flag(pinned), &address), "allocating %d bytes", size)

@@ -1,5 +1,5 @@
-// The CUDA runtime, as far as this package calls it: memory, copies and one
-// stream. It is found at run time, nothing is linked. All functions return
+// The CUDA runtime, as far as this package calls it: memory, copies, one stream
+// and events in it. It is found at run time, nothing is linked. All functions return
 // CUDA's own status, 0 for success.
 
 #ifndef CRITERIA_ORT_CUDA_H
@@ -24,6 +24,11 @@ int cudax_memory(size_t *available, size_t *total);
 int cudax_stream(void **stream);
 int cudax_close_stream(void *stream);
 int cudax_wait(void *stream);
+
+int cudax_event(void **event);
+int cudax_close_event(void *event);
+int cudax_record(void *event, void *stream);
+int cudax_wait_event(void *event);
 
 int cudax_allocate(size_t size, int pinned, void **address);
 int cudax_free(void *address, int pinned);

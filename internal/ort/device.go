@@ -70,9 +70,9 @@ type CUDAOptions struct {
 
 // A Device is where sessions run: a GPU, or the host in the place of one. It has
 // memory and one stream of work, on which copies and runs follow each other in
-// the order of the calls; only [Device.Wait] waits for them. All of it happens
-// on one thread of the operating system, since the provider keeps its state by
-// thread.
+// the order of the calls; only [Device.Wait] and [Event.Wait] wait for them. All
+// of it happens on one thread of the operating system, since the provider keeps
+// its state by thread.
 type Device struct {
 	ordinal int
 	host    bool
@@ -263,7 +263,8 @@ func (d *Device) buffer(size int, pinned bool) (*Buffer, error) {
 
 // Copy copies a tensor's elements to another one of the same size, between host
 // and device either way. It happens in its turn on the device's stream: memory
-// of the host must not be touched before [Device.Wait].
+// of the host must not be touched before [Device.Wait], or before [Event.Wait] of
+// an event recorded after it.
 func (d *Device) Copy(to, from Tensor) error {
 	n := from.Len() * from.dtype.Size()
 	if m := to.Len() * to.dtype.Size(); m != n {
@@ -291,6 +292,52 @@ func (d *Device) Wait() error {
 		return nil
 	}
 	return d.do(func() error { return cudaWait(d.stream) })
+}
+
+// An Event is a place in a device's work, for which one can wait while the device
+// goes on with what comes after it.
+type Event struct {
+	device *Device
+	native unsafe.Pointer // nil on the host, where all is done at once
+}
+
+// NewEvent returns an event, to be closed before the device.
+func (d *Device) NewEvent() (*Event, error) {
+	e := &Event{device: d}
+	if d.host {
+		return e, nil
+	}
+	return e, d.do(func() (err error) {
+		e.native, err = cudaEvent()
+		return err
+	})
+}
+
+// Record moves the event to after all that was asked of the device so far.
+func (e *Event) Record() error {
+	if e.native == nil {
+		return nil
+	}
+	return e.device.do(func() error { return cudaRecord(e.native, e.device.stream) })
+}
+
+// Wait returns when the device has come to where the event was last recorded; at
+// once if it never was.
+func (e *Event) Wait() error {
+	if e.native == nil {
+		return nil
+	}
+	return e.device.do(func() error { return cudaWaitEvent(e.native) })
+}
+
+// Close frees the event. Closing twice does nothing.
+func (e *Event) Close() error {
+	if e.native == nil {
+		return nil
+	}
+	native := e.native
+	e.native = nil
+	return e.device.do(func() error { return cudaCloseEvent(native) })
 }
 
 // OutOfMemoryError says that a device has too little memory.

@@ -340,7 +340,7 @@ func (v ValueInfo) accepts(t Tensor) bool {
 // ends first, the run is broken off after the node in progress, the outputs are
 // left in an undefined state, and the error is the context's.
 //
-// On a GPU the run has only begun when Run returns; see [Device.Wait].
+// On a GPU the run has only begun when Run returns; see [Device.Wait] and [Event].
 func (b *Binding) Run(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -6,8 +6,11 @@
 //   FAKECUDA_MEMORY   bytes of device memory (default 150 GB)
 //   FAKECUDA_DEVICES  number of devices (default 1)
 //   FAKECUDA_DRIVER   CUDA version of the driver, as 13000 (default); 0: none
+//   FAKECUDA_LOG      file to which the calls on streams are written, in order
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,12 +95,22 @@ int cudaGetDeviceProperties(char *p, int device) {
 // Before every block lies how much was asked for, so that freeing it can be
 // counted. Blocks begin with zeros, so that what kernels leave undone is 0.
 enum { alignment = 512 };
-typedef struct {
+typedef struct header {
   void *start;
-  size_t size;
+  size_t size, counted;
+  struct header *next;
 } header;
 
 static size_t used;
+static header *blocks; // those of the device, and pinned ones of the host
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+// The block that an address is in: NULL for memory that may be paged out.
+static header *block_of(const void *p) {
+  for (header *h = blocks; h; h = h->next)
+    if ((char *)p >= (char *)(h + 1) && (char *)p < (char *)(h + 1) + h->size) return h;
+  return NULL;
+}
 
 static int allocate(void **out, size_t size, int counted) {
   if (counted && __atomic_add_fetch(&used, size, __ATOMIC_RELAXED) > total_memory()) {
@@ -108,17 +121,31 @@ static int allocate(void **out, size_t size, int counted) {
   if (!start) return out_of_memory;
   uintptr_t at = ((uintptr_t)start + alignment + sizeof(header)) / alignment * alignment;
   if (at < (uintptr_t)start + sizeof(header)) at += alignment;
-  ((header *)at)[-1] = (header){start, counted ? size : 0};
+  header *h = (header *)at - 1;
+  pthread_mutex_lock(&lock);
+  *h = (header){start, size, counted ? size : 0, blocks};
+  blocks = h;
+  pthread_mutex_unlock(&lock);
   *out = (void *)at;
   return success;
 }
 
+static void work_until(size_t place);
+static size_t asked, done, room; // works since the start
+
 static int release(void *p) {
-  if (p) {
-    header h = ((header *)p)[-1];
-    __atomic_sub_fetch(&used, h.size, __ATOMIC_RELAXED);
-    free(h.start);
-  }
+  if (!p) return success;
+  header *h = (header *)p - 1;
+  pthread_mutex_lock(&lock);
+  work_until(asked);
+  for (header **at = &blocks; *at; at = &(*at)->next)
+    if (*at == h) {
+      *at = h->next;
+      break;
+    }
+  pthread_mutex_unlock(&lock);
+  __atomic_sub_fetch(&used, h->counted, __ATOMIC_RELAXED);
+  free(h->start);
   return success;
 }
 
@@ -139,19 +166,92 @@ int cudaMemGetInfo(size_t *free_bytes, size_t *total) {
   return success;
 }
 
-int cudaMemcpy(void *to, const void *from, size_t n, int kind) {
-  (void)kind;
-  memmove(to, from, n);
+// --- streams: nothing is done before something waits for it ------------------------
+
+// All streams are one, in the order of the calls. A device that is as late as CUDA
+// allows shows what was overwritten too soon, or read before it was there.
+typedef struct {
+  void *to;
+  const void *from; // NULL: clear
+  size_t n;
+  int value;
+} work;
+
+static work *queue;
+
+static void note(const char *what, size_t n) {
+  static char last[64];
+  char line[64];
+  const char *path = getenv("FAKECUDA_LOG");
+  if (!path || !*path) return;
+  snprintf(line, sizeof line, n ? "%s %zu\n" : "%s\n", what, n);
+  FILE *f = fopen(path, "a");
+  if (!f) return;
+  if (strcmp(line, "launch\n") || strcmp(line, last)) fputs(line, f); // many launches are one
+  strcpy(last, line);
+  fclose(f);
+}
+
+static void work_until(size_t place) {
+  for (; done < place; done++) {
+    work *w = &queue[done];
+    if (w->from) memmove(w->to, w->from, w->n);
+    else memset(w->to, w->value, w->n);
+  }
+}
+
+static int ask(work w, int later) {
+  pthread_mutex_lock(&lock);
+  if (asked == room) queue = realloc(queue, (room = 2 * room + 64) * sizeof(work));
+  queue[asked++] = w;
+  // CUDA itself waits for copies from and to memory that is not pinned.
+  if (!later || !block_of(w.to) || w.from && !block_of(w.from)) work_until(asked);
+  pthread_mutex_unlock(&lock);
   return success;
 }
+
+static int wait_until(size_t place) {
+  pthread_mutex_lock(&lock);
+  work_until(place);
+  pthread_mutex_unlock(&lock);
+  return success;
+}
+
+int cudaMemcpy(void *to, const void *from, size_t n, int kind) { return (void)kind, ask((work){to, from, n}, 0); }
 int cudaMemcpyAsync(void *to, const void *from, size_t n, int kind, void *stream) {
-  return (void)stream, cudaMemcpy(to, from, n, kind);
+  (void)kind, (void)stream;
+  header *target = block_of(to);
+  note(target && target->counted ? "copy to device" : "copy to host", n);
+  return ask((work){to, from, n}, 1);
 }
-int cudaMemset(void *to, int value, size_t n) {
-  memset(to, value, n);
+int cudaMemset(void *to, int value, size_t n) { return ask((work){to, NULL, n, value}, 0); }
+int cudaMemsetAsync(void *to, int value, size_t n, void *stream) {
+  (void)stream;
+  note("clear", n);
+  return ask((work){to, NULL, n, value}, 1);
+}
+
+int cudaStreamSynchronize(void *stream) {
+  (void)stream;
+  note("wait for stream", 0);
+  return wait_until(asked);
+}
+int cudaDeviceSynchronize(void) { return cudaStreamSynchronize(NULL); }
+int cudaStreamQuery(void *stream) { return (void)stream, wait_until(asked); }
+
+// An event holds its place among all works.
+int cudaEventRecordWithFlags(void *event, void *stream, unsigned flags) {
+  (void)stream, (void)flags;
+  note("record", 0);
+  *(size_t *)event = asked;
   return success;
 }
-int cudaMemsetAsync(void *to, int value, size_t n, void *stream) { return (void)stream, cudaMemset(to, value, n); }
+int cudaEventRecord(void *event, void *stream) { return cudaEventRecordWithFlags(event, stream, 0); }
+int cudaEventSynchronize(void *event) {
+  note("wait for event", 0);
+  return wait_until(*(size_t *)event);
+}
+int cudaEventQuery(void *event) { return wait_until(*(size_t *)event); }
 
 int cudaPointerGetAttributes(void *attributes, const void *p) {
   (void)p;
@@ -197,6 +297,13 @@ void **__cudaRegisterFatBinary(void *binary) {
 int __cudaGetKernel(void **kernel, const void *f) { return (void)f, handle(kernel); }
 int cudaLibraryLoadData(void **library) { return handle(library); }
 int cudaLibraryGetKernel(void **kernel) { return handle(kernel); }
+
+int cudaLaunchKernel(void) {
+  note("launch", 0);
+  return success;
+}
+int __cudaLaunchKernel(void) { return cudaLaunchKernel(); }
+int cudaLaunchKernelExC(void) { return cudaLaunchKernel(); }
 
 int cudaFuncGetAttributes(char *attributes, const void *f) {
   (void)f;
