@@ -78,7 +78,7 @@ func measureStep(t *testing.T, recompute bool) {
 		t.Fatal(err)
 	}
 	sum := 0.0
-	for _, x := range e.params.Float32() {
+	for _, x := range settled(e) {
 		sum += float64(x)
 	}
 	fmt.Printf("peak %d result %v %v %v\n", peak, r.Loss, norm, sum)

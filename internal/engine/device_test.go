@@ -28,7 +28,7 @@ func (e *Engine) current(t testing.TB) []float32 {
 			t.Fatal(err)
 		}
 	}
-	return slices.Clone(e.params.Float32())
+	return slices.Clone(settled(e))
 }
 
 func distance(got, want []float32) float64 {

@@ -200,6 +200,7 @@ func (e *Engine) Evaluate(ctx context.Context, b Batch) (Result, error) {
 		return Result{}, err
 	}
 	p.load(b)
+	e.settle(p.ids.Int64())
 	if err := p.binding.Run(ctx); err != nil {
 		return Result{}, fmt.Errorf("engine: evaluating a batch of %d × %d tokens: %w", b.Rows, b.Length, err)
 	}

@@ -81,13 +81,13 @@ func TestThreads(t *testing.T) {
 				e := openEngine(t, spec, true)
 				trace := train(t, e, 0, 6)
 				if threads == 1 {
-					wantTrace, wantParams = trace, slices.Clone(e.params.Float32())
+					wantTrace, wantParams = trace, slices.Clone(settled(e))
 					continue
 				}
 				if diff := cmp.Diff(wantTrace, trace); diff != "" {
 					t.Errorf("losses and norms with 1 and %d threads (-1 +%d):\n%s", threads, threads, diff)
 				}
-				if !slices.Equal(wantParams, e.params.Float32()) {
+				if !slices.Equal(wantParams, settled(e)) {
 					t.Errorf("parameters differ between 1 and %d threads", threads)
 				}
 			}
@@ -135,8 +135,8 @@ func TestThreadsWide(t *testing.T) {
 					}
 				}
 				if want == nil {
-					want = slices.Clone(e.params.Float32())
-				} else if !slices.Equal(want, e.params.Float32()) {
+					want = slices.Clone(settled(e))
+				} else if !slices.Equal(want, settled(e)) {
 					t.Errorf("parameters differ between %d and %d threads", c.threads[0], threads)
 				}
 				if err := e.Close(); err != nil {
@@ -168,7 +168,7 @@ func TestResume(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("losses and norms (-whole +resumed):\n%s", diff)
 			}
-			if !slices.Equal(whole.params.Float32(), resumed.params.Float32()) {
+			if !slices.Equal(settled(whole), settled(resumed)) {
 				t.Error("parameters differ after resuming")
 			}
 			other := trainingSpec(t, name)
@@ -219,7 +219,7 @@ func TestShortWindow(t *testing.T) {
 		if _, err := e.Update(context.Background(), 1e-3); err != nil {
 			t.Fatal(err)
 		}
-		return slices.Clone(e.params.Float32())
+		return slices.Clone(settled(e))
 	}
 	if !slices.Equal(after(1), after(2)) {
 		t.Error("one micro-batch of a window of two does not count as a whole update")
@@ -300,7 +300,7 @@ func TestSaveModel(t *testing.T) {
 	next := trainingSpec(t, adamWFused)
 	next.Dir, next.Training.Seed = dir, 99
 	again := openEngine(t, next, true)
-	if !slices.Equal(e.params.Float32(), again.params.Float32()) {
+	if !slices.Equal(settled(e), settled(again)) {
 		t.Error("training on from a saved model does not start from its head")
 	}
 	next.Head.HiddenDims = []int{24}
@@ -397,7 +397,7 @@ func TestFailures(t *testing.T) {
 	}
 
 	e := openEngine(t, trainingSpec(t, adamWFused), true)
-	before := slices.Clone(e.params.Float32())
+	before := slices.Clone(settled(e))
 	good := randomBatch(1, 2, 8)
 	outside := randomBatch(1, 2, 8)
 	outside.InputIDs = slices.Clone(outside.InputIDs)
@@ -416,7 +416,7 @@ func TestFailures(t *testing.T) {
 	if _, err := e.Update(ctx, 1e-3); err == nil {
 		t.Error("an update after a failed micro-batch is not refused")
 	}
-	if !slices.Equal(before, e.params.Float32()) {
+	if !slices.Equal(before, settled(e)) {
 		t.Error("parameters have changed without an update")
 	}
 	if i := slices.IndexFunc(e.layout.slice(e.trainer.gradients.Float32(), 0), func(x float32) bool { return x != 0 }); i >= 0 {
@@ -430,7 +430,7 @@ func TestFailures(t *testing.T) {
 	if norm, err := e.Update(ctx, 1e-3); err != nil || !math.IsNaN(norm) {
 		t.Errorf("diverged: norm %v, error %v", norm, err)
 	}
-	if !slices.Equal(before, e.params.Float32()) {
+	if !slices.Equal(before, settled(e)) {
 		t.Error("a diverged update has changed the parameters")
 	}
 }

@@ -22,6 +22,7 @@ func (e *Engine) Explain(ctx context.Context, b Batch) (result Result, scores []
 		return Result{}, nil, err
 	}
 	p.load(b)
+	e.settle(p.ids.Int64())
 	if err := p.binding.Run(ctx); err != nil {
 		return Result{}, nil, fmt.Errorf("engine: explaining a batch of %d × %d tokens: %w", b.Rows, b.Length, err)
 	}

@@ -129,7 +129,7 @@ func compareTrajectory(t *testing.T, e *Engine, run tensors.File, batches []Batc
 	}
 	for i, p := range e.layout.params {
 		want := run.Floats("final." + strings.TrimPrefix(p.Name, "deberta."))
-		got := e.layout.slice(e.params.Float32(), i)
+		got := e.layout.slice(settled(e), i)
 		worst := 0.0
 		for j := range want {
 			worst = max(worst, math.Abs(float64(got[j]-want[j])))
@@ -139,7 +139,7 @@ func compareTrajectory(t *testing.T, e *Engine, run tensors.File, batches []Batc
 		}
 	}
 	// What lies between the parameters must never be moved.
-	flat := slices.Clone(e.params.Float32())
+	flat := slices.Clone(settled(e))
 	for i := range e.layout.params {
 		clear(e.layout.slice(flat, i))
 	}

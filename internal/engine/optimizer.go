@@ -33,7 +33,7 @@ const (
 
 var optimizerNames = []string{adamW, adamWFused, adamW8bit}
 
-func newOptimizer(e *Engine, gradients *ort.Buffer, spec Training) (optimizer, error) {
+func newOptimizer(e *Engine, gradients *ort.Buffer, words *embeddings, spec Training) (optimizer, error) {
 	base := flat{engine: e, gradients: gradients, weightDecay: spec.WeightDecay, decayed: e.layout.decayed, adamW: optim.DefaultAdamW()}
 	if spec.DecayAll {
 		base.decayed = e.layout.size
@@ -50,7 +50,8 @@ func newOptimizer(e *Engine, gradients *ort.Buffer, spec Training) (optimizer, e
 	}
 	switch spec.Optimizer {
 	case adamWFused:
-		return &fused{base}, nil
+		words.lazy = newLazyRows(words, e.params.Float32(), base.m.Float32(), base.v.Float32(), e.threads)
+		return &fused{base, words}, nil
 	case adamW:
 		return newPortable(base)
 	}
@@ -100,8 +101,12 @@ func (o *flat) close() error {
 	return errors.Join(errs...)
 }
 
-// fused is AdamW in one pass over all four vectors.
-type fused struct{ flat }
+// fused is AdamW in one pass over all four vectors, but for the rows of the word
+// embeddings that no batch has had: see [lazyRows].
+type fused struct {
+	flat
+	words *embeddings
+}
 
 func (o *fused) step(_ context.Context, t int, learningRate float64, gradScale float32) error {
 	p, m, v, g := o.engine.params.Float32(), o.m.Float32(), o.v.Float32(), o.gradients.Float32()
@@ -110,7 +115,12 @@ func (o *fused) step(_ context.Context, t int, learningRate float64, gradScale f
 			o.adamW.Step(p[from:to], m[from:to], v[from:to], g[from:to], o.update(t, learningRate, gradScale, weightDecay))
 		}
 	}
-	part(0, o.decayed, o.weightDecay)
+	from := 0
+	if lazy := o.words.lazy; lazy != nil {
+		lazy.step(o.adamW, o.update(t, learningRate, gradScale, o.weightDecay))
+		from = o.words.end()
+	}
+	part(from, o.decayed, o.weightDecay)
 	part(o.decayed, len(p), 0)
 	return nil
 }

@@ -32,10 +32,7 @@ type trainer struct {
 	masks      *ort.Buffer // dropout masks of the running micro-batch
 	generation int         // counts the mask buffers, so that programs bind anew
 
-	// touched are the rows of the word embeddings with a gradient. All other
-	// rows of the table's gradient are 0 and need not be cleared.
-	touched []int64
-	isTouch []bool
+	words *embeddings
 }
 
 var errNotTraining = errors.New("engine: opened for inference only")
@@ -44,7 +41,7 @@ func newTrainer(e *Engine, spec Training) (_ *trainer, err error) {
 	if spec.Accumulation < 1 {
 		return nil, fmt.Errorf("engine: gradient accumulation over %d micro-batches, want at least 1", spec.Accumulation)
 	}
-	t := &trainer{Engine: e, spec: spec, isTouch: make([]bool, e.model.Config.VocabSize)}
+	t := &trainer{Engine: e, spec: spec}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("engine: preparing to train %d parameters: %w", e.Parameters(), err), t.close())
@@ -58,7 +55,8 @@ func newTrainer(e *Engine, spec Training) (_ *trainer, err error) {
 			return nil, err
 		}
 	}
-	t.optimizer, err = newOptimizer(e, t.gradients, spec)
+	t.words = newEmbeddings(e.layout, t.gradients)
+	t.optimizer, err = newOptimizer(e, t.gradients, t.words, spec)
 	return t, err
 }
 
@@ -140,6 +138,7 @@ func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Res
 		return Result{}, err
 	}
 	p.load(b)
+	t.settle(p.ids.Int64())
 	p.lossScale.Float32()[0] = 1
 	if err := t.drawMasks(p, step, micro); err != nil {
 		return Result{}, err
@@ -156,7 +155,7 @@ func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Res
 	if t.accumulated > 0 {
 		t.addScratch()
 	}
-	t.scatterRows(p)
+	t.words.add(p.ids.Int64(), p.mask.Int64(), p.rowGradients.Float32())
 	t.accumulated++
 	return p.result(b), nil
 }
@@ -256,38 +255,10 @@ func (t *trainer) bindMasks(p *program, b *ort.Binding) error {
 	return nil
 }
 
-// scatterRows adds the gradients of the looked-up rows to the table's, in the
-// order of the tokens. Row 0 is padding, which torch keeps without gradient
-// (padding_idx) even where the id occurs as a token.
-func (t *trainer) scatterRows(p *program) {
-	table := t.layout.slice(t.gradients.Float32(), t.layout.index[deberta.WordEmbeddings])
-	rows, d := p.rowGradients.Float32(), t.model.Config.HiddenSize
-	mask := p.mask.Int64()
-	for i, id := range p.ids.Int64() {
-		if id == 0 || mask[i] == 0 {
-			continue
-		}
-		if !t.isTouch[id] {
-			t.isTouch[id] = true
-			t.touched = append(t.touched, id)
-		}
-		to, from := table[int(id)*d:][:d], rows[i*d:][:d]
-		for j, x := range from {
-			to[j] += x
-		}
-	}
-}
-
 // discard forgets the accumulated gradients. Those of parameters other than
 // the word embeddings are overwritten by the next micro-batch.
 func (t *trainer) discard() {
-	table := t.layout.slice(t.gradients.Float32(), t.layout.index[deberta.WordEmbeddings])
-	d := t.model.Config.HiddenSize
-	for _, id := range t.touched {
-		clear(table[int(id)*d:][:d])
-		t.isTouch[id] = false
-	}
-	t.touched = t.touched[:0]
+	t.words.clear()
 	t.accumulated = 0
 }
 
@@ -308,7 +279,7 @@ func (e *Engine) Update(ctx context.Context, learningRate float64) (gradNorm flo
 	t := e.trainer
 	defer t.discard()
 	share := 1 / float64(t.accumulated)
-	norm := optim.GlobalNorm(t.gradients.Float32(), t.threads) * share
+	norm := optim.GlobalNorm(t.gradients.Float32(), t.words.zero, t.threads) * share
 	if norm-norm != 0 { // NaN or infinite
 		return norm, nil
 	}
@@ -367,6 +338,9 @@ func (t *trainer) restore(path string) error {
 		return err
 	}
 	t.discard()
+	if t.words.lazy != nil {
+		t.words.lazy.forget() // what was read is up to date
+	}
 	t.updates = updates
 	return nil
 }

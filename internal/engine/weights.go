@@ -231,6 +231,7 @@ func (e *Engine) writeWeights(ctx context.Context, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("engine: saving to %s: %w", dir, context.Cause(ctx))
 	}
+	e.settleAll()
 	err := checkpoint.WriteSafetensors(filepath.Join(dir, weightsFile), map[string]string{"format": "pt"}, e.weights(e.params.Float32(), ""))
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)

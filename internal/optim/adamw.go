@@ -65,7 +65,7 @@ func (o AdamW) Step(p, m, v, g []float32, u Update) {
 		panic(fmt.Sprintf("optim: %d parameters with %d and %d moments and %d gradients", len(p), len(m), len(v), len(g)))
 	}
 	s := o.scalars(u)
-	parallel(len(p), part, u.Threads, func(_, from, to int) {
+	Parallel(len(p), part, u.Threads, func(_, from, to int) {
 		C.optim_adamw(floats(p[from:]), floats(m[from:]), floats(v[from:]), floats(g[from:]), C.size_t(to-from), &s)
 	})
 }

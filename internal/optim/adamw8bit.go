@@ -90,7 +90,7 @@ func (o *AdamW8bit) Step(p, g []float32, s State8bit, u Update) {
 	if o.rounding == RoundToNearest {
 		nearest = 1
 	}
-	parallel(len(p), part, u.Threads, func(_, from, to int) {
+	Parallel(len(p), part, u.Threads, func(_, from, to int) {
 		block := from / BlockSize
 		C.optim_adamw8(floats(p[from:]), floats(g[from:]), C.size_t(to-from),
 			bytes(s.M[from:]), bytes(s.V[from:]), floats(s.MScale[block:]), floats(s.VScale[block:]),

@@ -51,6 +51,10 @@ void optim_adamw(float *p, float *m, float *v, const float *g, size_t n, const o
   CHOOSE(adamw, (p, m, v, g, n, s));
 }
 
+void optim_adamw_deferred(float *p, float *m, float *v, size_t n, const optim_adamw_scalars *s, size_t updates) {
+  CHOOSE(adamw_deferred, (p, m, v, n, s, updates));
+}
+
 double optim_sum_squares(const float *g, size_t n) { return CHOOSE(sum_squares, (g, n)); }
 
 void optim_adamw8(float *p, const float *g, size_t n, uint8_t *mc, uint8_t *vc, float *ms, float *vs,

@@ -21,6 +21,9 @@ typedef struct {
 
 void optim_adamw(float *p, float *m, float *v, const float *g, size_t n, const optim_adamw_scalars *s);
 
+// Updates one after the other with gradients of 0.
+void optim_adamw_deferred(float *p, float *m, float *v, size_t n, const optim_adamw_scalars *s, size_t updates);
+
 // Sum of squares: float32 within blocks of OPTIM_NORM_BLOCK elements, double
 // between them.
 #define OPTIM_NORM_BLOCK 4096

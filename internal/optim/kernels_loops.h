@@ -40,6 +40,31 @@ static TARGET void NAME(adamw)(float *p, float *m, float *v, const float *g, siz
   memcpy(p + i, P, bytes), memcpy(m + i, M, bytes), memcpy(v + i, V, bytes);
 }
 
+// Updates with gradients of 0, which leave moments of 0 as they are: then only
+// the decay is left. Most rows of an embedding table are of this kind, for no
+// text has them; so many vectors at a time hide the latency of the products.
+static TARGET void NAME(adamw_deferred)(float *p, float *m, float *v, size_t n, const optim_adamw_scalars *s,
+                                        size_t updates) {
+  enum { AT_ONCE = 8, STRIDE = AT_ONCE * WIDTH };
+  static const float zeros[STRIDE];
+  for (size_t count; n > 0; n -= count, p += count, m += count, v += count) {
+    count = n < STRIDE ? n : STRIDE;
+    size_t bytes = count * sizeof(float);
+    if (memcmp(m, zeros, bytes) == 0 && memcmp(v, zeros, bytes) == 0) {
+      float P[STRIDE] = {0};
+      memcpy(P, p, bytes);
+      vec x[AT_ONCE];
+      for (int k = 0; k < AT_ONCE; k++) x[k] = load(P + k * WIDTH);
+      for (size_t u = 0; u < updates; u++)
+        for (int k = 0; k < AT_ONCE; k++) x[k] *= s[u].decay;
+      for (int k = 0; k < AT_ONCE; k++) store(P + k * WIDTH, x[k]);
+      memcpy(p, P, bytes);
+    } else {
+      for (size_t u = 0; u < updates; u++) NAME(adamw)(p, m, v, zeros, count, &s[u]);
+    }
+  }
+}
+
 // Always LANES partial sums, whatever the width, so that the bits do not
 // depend on it; several vectors of them hide the latency of the additions.
 static TARGET double NAME(sum_squares)(const float *g, size_t n) {

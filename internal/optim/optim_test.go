@@ -127,12 +127,12 @@ func TestGlobalNorm(t *testing.T) {
 			sum += float64(x) * float64(x)
 		}
 		want := math.Sqrt(sum)
-		first := GlobalNorm(g, 1)
+		first := GlobalNorm(g, nil, 1)
 		if math.Abs(first-want) > 1e-6*want {
 			t.Errorf("%d elements: got %v, want %v", n, first, want)
 		}
 		for _, threads := range []int{0, 2, 3, 8} {
-			if got := GlobalNorm(g, threads); got != first {
+			if got := GlobalNorm(g, nil, threads); got != first {
 				t.Errorf("%d elements: %d threads give %v, one gives %v", n, threads, got, first)
 			}
 		}
@@ -140,7 +140,7 @@ func TestGlobalNorm(t *testing.T) {
 	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1))} {
 		g := make([]float32, 10000)
 		g[9999] = bad
-		if got := GlobalNorm(g, 2); !math.IsNaN(got) && !math.IsInf(got, 1) {
+		if got := GlobalNorm(g, nil, 2); !math.IsNaN(got) && !math.IsInf(got, 1) {
 			t.Errorf("norm of gradients with %v: %v", bad, got)
 		}
 	}
@@ -288,7 +288,7 @@ func BenchmarkGlobalNorm(b *testing.B) {
 			b.SetBytes(baseModel * 4)
 			b.ReportAllocs()
 			for b.Loop() {
-				GlobalNorm(g, threads)
+				GlobalNorm(g, nil, threads)
 			}
 		})
 	}
@@ -305,5 +305,59 @@ func BenchmarkAdamW8bit(b *testing.B) {
 				o.Step(p, g, s, Update{Step: i, LR: 1e-5, WeightDecay: 0.01, GradScale: 1, Threads: 2})
 			}
 		})
+	}
+}
+
+// TestDeferred: updates made up for at once give the bits of updates with
+// gradients of 0, for parameters with moments and without.
+func TestDeferred(t *testing.T) {
+	for _, n := range []int{1, 7, 8, 31, 64, 65, 768, 1000} {
+		for _, resting := range []bool{false, true} {
+			p, m, v, _ := vectors(n)
+			for i := range m {
+				if v[i] = v[i] * v[i]; resting || i < n/2 {
+					m[i], v[i] = 0, 0
+				}
+			}
+			gotP, gotM, gotV := slices.Clone(p), slices.Clone(m), slices.Clone(v)
+			var d Deferred
+			zero := make([]float32, n)
+			for step := 1; step <= 12; step++ {
+				u := Update{Step: step, LR: 1e-3 * float64(step), WeightDecay: 0.01 * float64(step%3), GradScale: 0.5}
+				DefaultAdamW().Step(p, m, v, zero, u)
+				d.Add(DefaultAdamW(), u)
+				if step == 5 {
+					d.Apply(gotP, gotM, gotV, 0)
+				}
+			}
+			if d.Len() != 12 {
+				t.Fatalf("%d updates were put off, want 12", d.Len())
+			}
+			d.Apply(gotP, gotM, gotV, 5)
+			if !slices.Equal(p, gotP) || !slices.Equal(m, gotM) || !slices.Equal(v, gotV) {
+				t.Errorf("%d elements, resting %t: updates put off give other bits", n, resting)
+			}
+			d.Apply(gotP, gotM, gotV, 12)
+			if d.Clear(); d.Len() != 0 || !slices.Equal(p, gotP) {
+				t.Error("nothing was due, but something happened")
+			}
+		}
+	}
+}
+
+func TestGlobalNormOfFewBlocks(t *testing.T) {
+	g := make([]float32, 3*normPart+1000)
+	nonzero := map[int]bool{}
+	for _, block := range []int{1, 3, 64, 65, 130, len(g) / NormBlock} {
+		nonzero[block] = true
+		for i := block * NormBlock; i < min((block+1)*NormBlock, len(g)); i++ {
+			g[i] = float32(i%977) * 1e-3
+		}
+	}
+	want := GlobalNorm(g, nil, 1)
+	for _, threads := range []int{1, 3} {
+		if got := GlobalNorm(g, func(block int) bool { return !nonzero[block] }, threads); got != want {
+			t.Errorf("%d threads: norm without the blocks of zeros is %v, with them %v", threads, got, want)
+		}
 	}
 }

@@ -5,10 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// parallel calls f for the parts [from, to) of n elements, size of them in each
+// Parallel calls f for the parts [from, to) of n elements, size of them in each
 // but the last, on up to the given number of threads, and returns when all are
 // done. Which thread gets which part is left to chance: f must not depend on it.
-func parallel(n, size, threads int, f func(index, from, to int)) {
+func Parallel(n, size, threads int, f func(index, from, to int)) {
 	parts := (n + size - 1) / size
 	call := func(i int) { f(i, i*size, min((i+1)*size, n)) }
 	if threads = min(threads, parts); threads <= 1 {
