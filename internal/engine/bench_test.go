@@ -3,11 +3,13 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/criteria-go/criteria/internal/deberta"
 )
@@ -53,9 +55,13 @@ func benchmarkStep(b *testing.B, rows, length int) {
 		step()
 	}
 	b.ReportAllocs()
+	least := time.Duration(math.MaxInt64) // what other programs slow down least
 	for b.Loop() {
+		began := time.Now()
 		step()
+		least = min(least, time.Since(began))
 	}
+	b.ReportMetric(least.Seconds()*1e3, "least-ms")
 	b.ReportMetric(float64(rows*b.N)/b.Elapsed().Seconds(), "pairs/s")
 	b.ReportMetric(peakMemory(b), "peak-GB")
 }
