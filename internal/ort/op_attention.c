@@ -36,10 +36,35 @@ typedef struct {
   size_t from, to;
 } position_map;
 
+enum { TILE = 8 }; // keys whose columns are turned into rows together
+
 #ifdef __x86_64__
+#include <immintrin.h>
+
 #define WIDTH 8
 #define TARGET __attribute__((target("avx2")))
 #define NAME(f) f##_avx2
+
+// Transposes eight vectors of eight.
+typedef float tile_row __attribute__((vector_size(4 * TILE)));
+static inline TARGET void transpose(tile_row *rows) {
+  __m256 a[TILE], b[TILE];
+  for (int i = 0; i < TILE; i += 2) {
+    a[i] = _mm256_unpacklo_ps((__m256)rows[i], (__m256)rows[i + 1]);
+    a[i + 1] = _mm256_unpackhi_ps((__m256)rows[i], (__m256)rows[i + 1]);
+  }
+  for (int i = 0; i < TILE; i += 4) {
+    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(1, 0, 1, 0));
+    b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(3, 2, 3, 2));
+    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(1, 0, 1, 0));
+    b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(3, 2, 3, 2));
+  }
+  for (int i = 0; i < TILE / 2; i++) {
+    rows[i] = (tile_row)_mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+    rows[i + 4] = (tile_row)_mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+  }
+}
+
 #include "op_attention_loops.h"
 #undef WIDTH
 #undef TARGET
@@ -80,8 +105,6 @@ static float *scratch(size_t n) {
 }
 
 // --- arguments ------------------------------------------------------------------------
-
-enum { TILE = 8 }; // keys whose columns are turned into rows together
 
 typedef struct {
   const float *q, *k, *v, *pq, *pk, *tokens, *dcontext, *saved;
@@ -147,6 +170,8 @@ static OrtStatus *read_inputs(attention_args *w, const ops_attributes *a, void *
   w->down.index = w->up.index + n;
   for (size_t i = 0; i < n; i++) {
     if (table[i] < 0 || table[i] >= (int64_t)w->r) return ops_fail("criteria.Attention: index out of range");
+    if (i > 0 && table[i] != table[i - 1] && table[i] != table[i - 1] + 1)
+      return ops_fail("criteria.Attention: index must rise by 0 or 1");
     w->up.index[i] = (int32_t)table[i];
     w->down.index[n - 1 - i] = (int32_t)(w->r - 1) - (int32_t)table[i];
   }
@@ -193,15 +218,9 @@ static void forward(attention_args *w, size_t head, size_t b, float *memory) {
   take_head(w, w->pq, head, 0, rows);
   blas_gemm(w->positions, 0, 1, n, w->r, size, w->scale, k, d, rows, size, 0, p, ldr);
   for (size_t j0 = 0; j0 < n; j0 += TILE) {
-    size_t keys = ops_min(TILE, n - j0);
-    memset(tile, 0, TILE * ld * sizeof *tile);
-    for (size_t j = 0; j < keys; j++) CHOOSE(expand, (tile + j * ld, p + (j0 + j) * ldr, &w->up, l - 1 - (j0 + j), n));
-    if (keys == TILE)
-      for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < TILE; j++) s[i * ld + j0 + j] += tile[j * ld + i];
-    else
-      for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < keys; j++) s[i * ld + j0 + j] += tile[j * ld + i];
+    for (size_t j = j0; j < ops_min(j0 + TILE, n); j++)
+      CHOOSE(expand, (tile + (j - j0) * ld, p + j * ldr, &w->up, 1, l - 1 - j, n));
+    CHOOSE(add_columns, (s + j0, tile, ld, n)); // columns from n on are not used
   }
   take_head(w, w->pk, head, 1, rows);
   blas_gemm(w->positions, 0, 1, n, w->r, size, w->scale, q, d, rows, size, 0, p, ldr);
@@ -211,7 +230,7 @@ static void forward(attention_args *w, size_t head, size_t b, float *memory) {
   size_t place = (head * w->batch + b) * l * l;
   for (size_t i = 0; i < n; i++) {
     float *row = s + i * ld;
-    CHOOSE(expand, (row, p + i * ldr, &w->down, l - 1 - i, n));
+    CHOOSE(expand, (row, p + i * ldr, &w->down, 0, l - 1 - i, n));
     for (size_t j = n; j < wide; j++) row[j] = 0;
     CHOOSE(softmax, (row, bias, wide));
     if (w->probs) memcpy(w->probs + place + i * l, row, n * sizeof *row);
@@ -293,28 +312,24 @@ static void backward(attention_args *w, size_t head, size_t group, size_t b, int
       memcpy(kept, row, wide * sizeof *row);
     }
     CHOOSE(softmax_slope, (slope, row, w->scale, wide));
+    memset(dp + i * ldr, 0, ldr * sizeof *dp);
+    CHOOSE(collapse, (dp + i * ldr, slope, &w->down, l - 1 - i, n));
   }
   blas_gemm(w->slope_v, 1, 0, n, size, n, 1, dropped, ld, dc, d, 0, w->dv + at, d);
   blas_gemm(w->slope_q, 0, 0, n, size, n, 1, ds, ld, k, d, 0, w->dq + at, d);
   blas_gemm(w->slope_v, 1, 0, n, size, n, 1, ds, ld, q, d, 0, w->dk + at, d);
 
   // From content to position.
-  memset(dp, 0, n * ldr * sizeof *dp);
-  for (size_t i = 0; i < n; i++) CHOOSE(collapse, (dp + i * ldr, ds + i * ld, &w->down, l - 1 - i, n));
   blas_gemm(w->slope_rows, 0, 0, n, size, w->r, 1, dp, ldr, down, size, 1, w->dq + at, d);
   blas_gemm(w->slope_positions, 1, 0, w->r, size, n, 1, dp, ldr, q, d, first ? 0 : 1, ddown, size);
 
   // From position to content: columns are turned into rows.
-  memset(dp, 0, n * ldr * sizeof *dp);
   for (size_t j0 = 0; j0 < n; j0 += TILE) {
-    size_t keys = ops_min(TILE, n - j0);
-    if (keys == TILE)
-      for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < TILE; j++) tile[j * ld + i] = ds[i * ld + j0 + j];
-    else
-      for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < keys; j++) tile[j * ld + i] = ds[i * ld + j0 + j];
-    for (size_t j = 0; j < keys; j++) CHOOSE(collapse, (dp + (j0 + j) * ldr, tile + j * ld, &w->up, l - 1 - (j0 + j), n));
+    CHOOSE(take_columns, (tile, ds + j0, ld, n));
+    for (size_t j = j0; j < ops_min(j0 + TILE, n); j++) {
+      memset(dp + j * ldr, 0, ldr * sizeof *dp);
+      CHOOSE(collapse, (dp + j * ldr, tile + (j - j0) * ld, &w->up, l - 1 - j, n));
+    }
   }
   blas_gemm(w->slope_rows, 0, 0, n, size, w->r, 1, dp, ldr, up, size, 1, w->dk + at, d);
   blas_gemm(w->slope_positions, 1, 0, w->r, size, n, 1, dp, ldr, k, d, first ? 0 : 1, dup, size);

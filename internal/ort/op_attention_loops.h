@@ -55,20 +55,38 @@ static TARGET void NAME(softmax_slope)(float *dx, const float *p, float factor, 
   for (size_t i = 0; i < n; i += WIDTH) store(dx + i, load(p + i) * factor * (load(dx + i) - sum));
 }
 
-// y[j] += x[index[t+j]] for j < n: products with the used relative positions
-// become products with the key at each position.
-static TARGET void NAME(expand)(float *y, const float *x, const position_map *map, size_t t, size_t n) {
+// y[j] += x[index[t+j]] for from ≤ j < to, or = with first. Up to seven elements
+// behind the ones that are meant are read of x.
+static inline TARGET void NAME(expand_far)(float *y, const float *x, const int32_t *index, int first, size_t from,
+                                           size_t to) {
+  size_t j = from;
+#if WIDTH == 8
+  // The index rises by at most 1: eight positions find their rows among eight.
+  for (; j + WIDTH <= to; j += WIDTH) {
+    ivec at;
+    memcpy(&at, index + j, sizeof at);
+    vec far = (vec)_mm256_permutevar8x32_ps((__m256)load(x + index[j]), (__m256i)(at - index[j]));
+    store(y + j, first ? far : load(y + j) + far);
+  }
+#endif
+  for (; j < to; j++) y[j] = first ? x[index[j]] : y[j] + x[index[j]];
+}
+
+// y[j] += x[index[t+j]] for j < n, or = with first: products with the used
+// relative positions become products with the key at each position.
+static inline TARGET void NAME(expand)(float *y, const float *x, const position_map *map, int first, size_t t,
+                                       size_t n) {
   size_t a = map->from > t ? ops_min(map->from - t, n) : 0, b = map->to > t ? ops_min(map->to - t, n) : 0;
   if (b < a) b = a;
   const int32_t *index = map->index + t;
-  size_t j = 0;
-  for (; j < a; j++) y[j] += x[index[j]];
+  NAME(expand_far)(y, x, index, first, 0, a);
   if (a < b) {
     const float *straight = x + index[a] - a;
-    for (; j + WIDTH <= b; j += WIDTH) store(y + j, load(y + j) + load(straight + j));
-    for (; j < b; j++) y[j] += straight[j];
+    size_t j = a;
+    for (; j + WIDTH <= b; j += WIDTH) store(y + j, first ? load(straight + j) : load(y + j) + load(straight + j));
+    for (; j < b; j++) y[j] = first ? straight[j] : y[j] + straight[j];
   }
-  for (; j < n; j++) y[j] += x[index[j]];
+  NAME(expand_far)(y, x, index, first, b, n);
 }
 
 // x[index[t+j]] += y[j] for j < n, the transpose of expand.
@@ -96,6 +114,36 @@ static TARGET void NAME(collapse)(float *x, const float *y, const position_map *
     while (j < n && index[j] == bucket);
     x[bucket] += sum;
   }
+}
+
+// The rows of a tile [TILE, n] are added to the columns of x: x[i, j] += tile[j, i].
+static TARGET void NAME(add_columns)(float *x, const float *tile, size_t ld, size_t n) {
+  size_t i = 0;
+#if WIDTH == 8
+  for (; i + TILE <= n; i += TILE) {
+    vec rows[TILE];
+    for (int j = 0; j < TILE; j++) rows[j] = load(tile + j * ld + i);
+    transpose(rows);
+    for (int j = 0; j < TILE; j++) store(x + (i + j) * ld, load(x + (i + j) * ld) + rows[j]);
+  }
+#endif
+  for (; i < n; i++)
+    for (int j = 0; j < TILE; j++) x[i * ld + j] += tile[j * ld + i];
+}
+
+// The columns of x become the rows of a tile [TILE, n]: tile[j, i] = x[i, j].
+static TARGET void NAME(take_columns)(float *tile, const float *x, size_t ld, size_t n) {
+  size_t i = 0;
+#if WIDTH == 8
+  for (; i + TILE <= n; i += TILE) {
+    vec rows[TILE];
+    for (int j = 0; j < TILE; j++) rows[j] = load(x + (i + j) * ld);
+    transpose(rows);
+    for (int j = 0; j < TILE; j++) store(tile + j * ld + i, rows[j]);
+  }
+#endif
+  for (; i < n; i++)
+    for (int j = 0; j < TILE; j++) tile[j * ld + i] = x[i * ld + j];
 }
 
 #undef vec
