@@ -22,7 +22,7 @@ TEST   ?= ./...
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test golden vet lint api docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check env mlflow-venv peer-venv clean
+.PHONY: help demo test golden vet lint api docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check env mlflow-venv peer-venv kernels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ demo: ## train a tiny classifier on the sample data and let it predict
 	@$(call native) sh scripts/demo.sh $(ARGS)
 
 test: ## run all tests (TEST=./internal/graph for some)
-	@$(call native,mlflow cuda) $(GO) run ./internal/cmd/gotest -- -timeout 30m $(TEST)
+	@$(call native,mlflow cuda kernels) $(GO) run ./internal/cmd/gotest -- -timeout 30m $(TEST)
 
 golden: ## run the golden tests (RUN=REGEX) on the cases in GOLDEN=DIR
 	@$(call native) sh scripts/golden.sh "$(GOLDEN)" "$(RUN)"
@@ -88,6 +88,9 @@ mlflow-venv: ## provide a Python environment with mlflow and onnx
 
 peer-venv: ## provide a Python environment with torch and transformers
 	@$(DEPS) venv peer
+
+kernels: ## compile the GPU kernels anew, from kernels/kernels.py (needs no GPU)
+	@python=$$($(DEPS) venv kernels) && rm -rf kernels/bin && PYTHONDONTWRITEBYTECODE=1 "$$python" kernels/build.py kernels/bin
 
 clean: ## remove what builds and tests leave here; results of runs stay
 	@find . -path ./.git -prune -o -type f \( -name '*.test' -o -name '*.prof' \) -exec rm -f {} +

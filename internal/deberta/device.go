@@ -12,7 +12,14 @@ type DeviceOptions struct {
 	Low graph.Type
 	// Seed of the dropout, which the graph draws itself.
 	Seed uint64
+	// Kernels are the operators of the device beside those of ONNX. With
+	// PhiloxDropout the graph has the input [DropoutPosition] if it drops anything.
+	Kernels graph.Kernels
 }
+
+// DropoutPosition is the input that dropout depends on, beside the seed: an int64
+// [1], which must be another number for every micro-batch.
+const DropoutPosition = "dropout_position"
 
 // SumOf returns the name of the input that the gradient of a parameter is added
 // to: the sum is output [GradientOf]. Both may be the same memory.
@@ -27,15 +34,22 @@ func (m Model) DeviceEvaluation(rows, length int, o DeviceOptions) *Graph {
 }
 
 // DeviceTraining returns the graph batch + parameters + sums → loss, logits and
-// the sums of gradients, in standard operators alone. It differs from
+// the sums of gradients, in standard operators and those of the device. It differs from
 // [Model.Training] in what a GPU had to wait for: it draws its dropout itself,
 // adds the gradients of looked-up rows to the table, and all gradients to what
 // the micro-batches before have left. Padding, row 0 of the table, gets no
 // gradient, as in torch.
 func (m Model) DeviceTraining(rows, length int, o DeviceOptions) *Graph {
-	b := m.newBuilder("training_model", rows, length, nil, nil)
+	b := m.newBuilder("training_model", rows, length, o.Kernels, nil)
+	var position *graph.Value
 	b.random = func(x *graph.Value, p float64) *graph.Value {
 		b.sites++
+		if b.g.Offers(graph.PhiloxDropout) {
+			if position == nil {
+				position = b.g.Input(DropoutPosition, graph.Int64, 1)
+			}
+			return b.g.PhiloxDropout(x, position, p, o.Seed, b.sites)
+		}
 		// Consecutive seeds give independent streams of the counter-based
 		// generator; the factor keeps those of two runs apart.
 		return b.g.DropoutRandom(x, p, int((o.Seed*1_000_003+uint64(b.sites))&(1<<62-1)))

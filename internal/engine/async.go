@@ -20,7 +20,7 @@ func (e *Engine) AccumulateAsync(ctx context.Context, b Batch, step, micro int) 
 	if err := e.checkAccumulate(b); err != nil {
 		return nil, err
 	}
-	return later(e, func() (*pending[Result], error) { return e.accelerator.accumulate(ctx, b) })
+	return later(e, func() (*pending[Result], error) { return e.accelerator.accumulate(ctx, b, step, micro) })
 }
 
 // UpdateAsync: see [Engine.AccumulateAsync].

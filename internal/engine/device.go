@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 
 	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
@@ -25,9 +26,9 @@ type DeviceSpec struct {
 	// Pinned keeps what is copied to the device in pages that stay in place.
 	Pinned bool
 
-	// host computes on the host what was written for a device: for tests of the
-	// arithmetic.
-	host bool
+	// host computes on the host what was written for a device, standard does
+	// without operators of our own: for tests.
+	host, standard bool
 }
 
 // accelerator computes an engine's model on a device. Parameters, gradients and
@@ -37,8 +38,9 @@ type DeviceSpec struct {
 // are a copy that is brought up to date before it is written.
 type accelerator struct {
 	*Engine
-	spec   DeviceSpec
-	device *ort.Device
+	spec    DeviceSpec
+	device  *ort.Device
+	kernels graph.Kernels // operators of the device beside those of ONNX
 
 	weights  *ort.Buffer // the parameters, laid out like the engine's
 	programs map[programKey]*deviceProgram
@@ -80,6 +82,12 @@ func newAccelerator(e *Engine, spec Spec) (_ *accelerator, err error) {
 		a.device = ort.HostDevice()
 	} else if a.device, err = e.runtime.OpenCUDA(a.spec.CUDA); err != nil {
 		return nil, err
+	}
+	if !a.spec.standard {
+		a.kernels = graph.Kernels{}
+		for _, name := range a.device.Operators() {
+			a.kernels[name] = true
+		}
 	}
 	vector := func() (b *ort.Buffer) {
 		if err == nil {
@@ -187,12 +195,12 @@ func (a *accelerator) program(k kind, b Batch) (*deviceProgram, error) {
 }
 
 func (a *accelerator) compile(p *deviceProgram, key programKey) (err error) {
-	options := deberta.DeviceOptions{Low: a.spec.Low}
+	options := deberta.DeviceOptions{Low: a.spec.Low, Kernels: a.kernels}
 	session := ort.SessionOptions{Device: a.device, Optimization: ort.OptimizeBasic, Capture: a.spec.Capture, Threads: a.threads}
 	if key.kind == training {
 		options.Seed = a.training.Seed
 		p.graph = a.model.DeviceTraining(key.rows, key.length, options)
-		if c := a.model.Config; c.HiddenDropout > 0 || c.AttentionDropout > 0 || a.model.Head.Dropout > 0 {
+		if c := a.model.Config; !a.kernels[graph.PhiloxDropout] && (c.HiddenDropout > 0 || c.AttentionDropout > 0 || a.model.Head.Dropout > 0) {
 			session.Capture = false // every step would drop the same elements
 		}
 	} else {
@@ -235,10 +243,14 @@ func (a *accelerator) compile(p *deviceProgram, key programKey) (err error) {
 	return nil
 }
 
+// positionSize is the room for the position in front of a batch: there its
+// address is a multiple of 16, as our kernels want it, and what follows is aligned.
+const positionSize = 16
+
 // allocate makes the tensors of a batch on both sides and binds the device's.
 func (a *accelerator) allocate(p *deviceProgram, key programKey) (err error) {
 	rows, length := key.rows, key.length
-	inputs := 8*(2*rows*length+rows) + 4*rows
+	inputs := positionSize + 8*(2*rows*length+rows) + 4*rows
 	outputs := 4 * (1 + rows*deberta.Classes)
 	size := inputs + outputs
 	if p.batch, err = newExchange(a.device, a.spec.Pinned, size, span{0, inputs}, span{inputs, size}); err != nil {
@@ -264,6 +276,10 @@ func (a *accelerator) allocate(p *deviceProgram, key programKey) (err error) {
 		p.here[i].rows, p.here[i].length = rows, length
 	}
 	in, out := p.binding.BindInput, p.binding.BindOutput
+	if slices.ContainsFunc(p.graph.Inputs(), func(v *graph.Value) bool { return v.Name == deberta.DropoutPosition }) {
+		take(func(t *batchTensors) *ort.Tensor { return &t.position }, in, deberta.DropoutPosition, ort.Int64, 1)
+	}
+	offset = positionSize
 	take(func(t *batchTensors) *ort.Tensor { return &t.ids }, in, deberta.InputIDs, ort.Int64, rows, length)
 	take(func(t *batchTensors) *ort.Tensor { return &t.mask }, in, deberta.AttentionMask, ort.Int64, rows, length)
 	take(func(t *batchTensors) *ort.Tensor { return &t.labels }, in, deberta.Labels, ort.Int64, rows)
@@ -273,10 +289,17 @@ func (a *accelerator) allocate(p *deviceProgram, key programKey) (err error) {
 	return err
 }
 
-// run has a batch computed; the result comes later.
-func (a *accelerator) run(ctx context.Context, k kind, p *deviceProgram, b Batch) (*pending[Result], error) {
+// run has a batch computed; the result comes later. The position is what dropout
+// depends on.
+func (a *accelerator) run(ctx context.Context, k kind, p *deviceProgram, b Batch, position int64) (*pending[Result], error) {
 	r, err := exchanged(p.batch,
-		func(half int) { p.here[half].load(b) },
+		func(half int) {
+			here := &p.here[half]
+			here.load(b)
+			if here.position.Buffer() != nil {
+				here.position.Int64()[0] = position
+			}
+		},
 		func() error { return p.binding.Run(ctx) },
 		func(half int) Result { return p.here[half].result(b) })
 	if err != nil {
@@ -290,7 +313,7 @@ func (a *accelerator) evaluate(ctx context.Context, b Batch) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return waited(a.run(ctx, evaluation, p, b))
+	return waited(a.run(ctx, evaluation, p, b, 0))
 }
 
 // --- training ---------------------------------------------------------------------
@@ -321,7 +344,7 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 		return err
 	}
 	o := deviceOptimizer{decayed: a.layout.decayed, size: a.layout.size, weightDecay: spec.WeightDecay, maxGradNorm: spec.MaxGradNorm,
-		scaled: a.spec.Low == graph.Float16, adamW: optim.DefaultAdamW()}
+		scaled: a.spec.Low == graph.Float16, adamW: optim.DefaultAdamW(), kernels: a.kernels}
 	if spec.DecayAll {
 		o.decayed = o.size
 	}
@@ -413,7 +436,7 @@ func (a *accelerator) state() (deviceState, error) {
 	return s, errors.Join(err, here.Free())
 }
 
-func (a *accelerator) accumulate(ctx context.Context, b Batch) (_ *pending[Result], err error) {
+func (a *accelerator) accumulate(ctx context.Context, b Batch, step, micro int) (_ *pending[Result], err error) {
 	defer func() {
 		if err != nil {
 			a.accumulated = 0
@@ -432,12 +455,16 @@ func (a *accelerator) accumulate(ctx context.Context, b Batch) (_ *pending[Resul
 			return nil, err
 		}
 	}
-	r, err := a.run(ctx, training, p, b)
+	r, err := a.run(ctx, training, p, b, dropoutPosition(step, micro))
 	if err == nil {
 		a.accumulated++
 	}
 	return r, err
 }
+
+// dropoutPosition numbers the micro-batches of a training, as the masks of the
+// CPU are numbered.
+func dropoutPosition(step, micro int) int64 { return int64(step)<<16 | int64(micro) }
 
 // update yields the norm, or 0 for an update that was skipped because its scaled
 // gradients left the range of float16.

@@ -37,6 +37,7 @@ type deviceOptimizer struct {
 	maxGradNorm   float64 // 0: gradients are not clipped
 	scaled        bool    // whether the loss scale follows the gradients
 	adamW         optim.AdamW
+	kernels       graph.Kernels // operators of the device beside those of ONNX
 }
 
 // graph returns clipping to the global norm and AdamW over the flat vectors in
@@ -44,7 +45,7 @@ type deviceOptimizer struct {
 // the host decides on the CPU (was the norm finite, which step is it) is decided
 // here by the device, so that nobody waits for the norm.
 func (o deviceOptimizer) graph() *graph.Graph {
-	g := graph.New("optimizer_model", nil)
+	g := graph.New("optimizer_model", o.kernels)
 	single := func(name string) *graph.Value { return g.Input(name, graph.Float32, 1) }
 	double := func(name string) *graph.Value { return g.Input(name, graph.Float64, 1) }
 	rate, step := double(devLearningRate), double(devStep)
@@ -74,8 +75,7 @@ func (o deviceOptimizer) graph() *graph.Graph {
 	var squares *graph.Value
 	for _, p := range parts {
 		grad := p.vectors[1]
-		sums := g.ReduceSum(g.Reshape(g.Mul(grad, grad), grad.Size()/chunk, chunk), false, 1)
-		sum := g.ReduceSum(g.Cast(sums, graph.Float64), false, 0)
+		sum := g.ReduceSum(g.Cast(sumSquares(g, grad), graph.Float64), false, 0)
 		if squares == nil {
 			squares = sum
 		} else {
@@ -101,6 +101,7 @@ func (o deviceOptimizer) graph() *graph.Graph {
 	or := func(x *graph.Value, skipped float64) *graph.Value {
 		return g.Where(finite, g.Cast(x, graph.Float32), g.Scalar(skipped))
 	}
+	decayed := func(decay float64) *graph.Value { return or(g.Sub(one, g.Mul(rate, g.Double(decay))), 1) }
 	stepSize, correction = or(stepSize, 0), g.Cast(correction, graph.Float32)
 	unit := g.Scalar(1)
 	beta1, beta2 := g.Scalar(a.Beta1), g.Scalar(a.Beta2)
@@ -109,17 +110,22 @@ func (o deviceOptimizer) graph() *graph.Graph {
 	keep2 := g.Where(finite, beta2, unit)
 	for _, p := range parts {
 		x, grad, m, v := p.vectors[0], p.vectors[1], p.vectors[2], p.vectors[3]
+		if g.Offers(graph.AdamW) {
+			number := func(x float64) *graph.Value { return g.Float([]float32{float32(x)}, 1) }
+			x, m, v = g.AdamW(x, grad, m, v, g.Concat(0, decayed(p.decay), number(a.Beta2), number(1-a.Beta1), number(1-a.Beta2),
+				stepSize, correction, number(a.Eps), factor, g.Where(finite, number(1), number(0))))
+			o.output(g, p.suffix, x, m, v)
+			continue
+		}
 		grad = g.Where(finite, g.Mul(grad, factor), g.Scalar(0))
 		m = g.Add(m, g.Mul(rise1, g.Sub(grad, m)))
 		v = g.Add(g.Mul(keep2, v), g.Mul(g.Mul(rise2, grad), grad))
 		root := g.Add(g.Mul(g.Sqrt(v), correction), g.Scalar(a.Eps))
 		if p.decay != 0 {
-			x = g.Mul(x, or(g.Sub(one, g.Mul(rate, g.Double(p.decay))), 1))
+			x = g.Mul(x, decayed(p.decay))
 		}
 		x = g.Sub(x, g.Div(g.Mul(stepSize, m), root))
-		g.Output(updated(optParam+p.suffix), x)
-		g.Output(updated(optMoment1+p.suffix), m)
-		g.Output(updated(optMoment2+p.suffix), v)
+		o.output(g, p.suffix, x, m, v)
 	}
 	g.Output(devNorm, g.Cast(norm, graph.Float32))
 	g.Output(updated(devStep), g.Where(finite, t, step))
@@ -131,6 +137,20 @@ func (o deviceOptimizer) graph() *graph.Graph {
 		g.Output(updated(devGood), g.Where(finite, g.Where(full, g.Scalar(0), counted), g.Scalar(0)))
 	}
 	return g
+}
+
+func (o deviceOptimizer) output(g *graph.Graph, suffix string, x, m, v *graph.Value) {
+	g.Output(updated(optParam+suffix), x)
+	g.Output(updated(optMoment1+suffix), m)
+	g.Output(updated(optMoment2+suffix), v)
+}
+
+// sumSquares returns the sum for every chunk.
+func sumSquares(g *graph.Graph, x *graph.Value) *graph.Value {
+	if g.Offers(graph.SumSquares) {
+		return g.SumSquares(x, chunk)
+	}
+	return g.ReduceSum(g.Reshape(g.Mul(x, x), x.Size()/chunk, chunk), false, 1)
 }
 
 // Suffixes of the vectors' two parts.

@@ -5,8 +5,13 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/criteria-go/criteria/internal/dropout"
 	"github.com/criteria-go/criteria/internal/fakecuda"
 	"github.com/criteria-go/criteria/internal/graph"
 	"github.com/criteria-go/criteria/internal/ort"
@@ -47,6 +52,7 @@ func TestDeviceArithmetic(t *testing.T) {
 	for _, recompute := range []bool{false, true} {
 		want := openEngine(t, trainingSpec(t, adamWFused), false)
 		spec := onHost(t, graph.Float32)
+		spec.Device.standard = recompute // one of each is enough
 		spec.Training.Recompute = recompute
 		got := openEngine(t, spec, false)
 		wantTrace, gotTrace := train(t, want, 0, 6), train(t, got, 0, 6)
@@ -98,7 +104,14 @@ func TestDeviceResume(t *testing.T) {
 // TestLossScaling: training in float16 follows that in float32; an update that
 // overflows is skipped and halves the scale; enough good ones double it.
 func TestLossScaling(t *testing.T) {
-	full, half := openEngine(t, onHost(t, graph.Float32), false), openEngine(t, onHost(t, graph.Float16), false)
+	t.Run("kernels", func(t *testing.T) { testLossScaling(t, false) })
+	t.Run("standard operators", func(t *testing.T) { testLossScaling(t, true) })
+}
+
+func testLossScaling(t *testing.T, standard bool) {
+	spec := onHost(t, graph.Float16)
+	spec.Device.standard = standard
+	full, half := openEngine(t, onHost(t, graph.Float32), false), openEngine(t, spec, false)
 	want, got := train(t, full, 0, 6), train(t, half, 0, 6)
 	rounded := false
 	for i := range want {
@@ -170,22 +183,148 @@ func TestLossScaling(t *testing.T) {
 }
 
 // TestDeviceDropout: a device drops elements of its own accord, in every layer
-// anew in every step, also when it computes layers twice.
+// anew in every micro-batch, also when it computes layers twice. With an operator
+// of our own that is a function of the micro-batch's place in the training.
 func TestDeviceDropout(t *testing.T) {
-	for _, recompute := range []bool{false, true} {
-		spec := onHost(t, graph.Float32)
-		spec.Training.Recompute = recompute
-		e := openEngine(t, spec, true)
-		losses := map[float64]bool{}
-		for range 4 {
-			r, err := e.Accumulate(context.Background(), randomBatch(1, 3, 20), 0, 0)
-			if err != nil {
-				t.Fatal(err)
+	places := [][2]int{{0, 0}, {0, 1}, {1, 0}, {1 << 20, 3}}
+	for _, standard := range []bool{false, true} {
+		var first []float64
+		for _, recompute := range []bool{false, true} {
+			spec := onHost(t, graph.Float32)
+			spec.Device.standard = standard
+			spec.Training.Recompute = recompute
+			e := openEngine(t, spec, true)
+			draw := func() (losses []float64) {
+				for _, at := range places {
+					r, err := e.Accumulate(context.Background(), randomBatch(1, 3, 20), at[0], at[1])
+					if err != nil {
+						t.Fatal(err)
+					}
+					losses = append(losses, r.Loss)
+				}
+				return losses
 			}
-			losses[r.Loss] = true
+			losses := draw()
+			if n := len(slices.Compact(slices.Sorted(slices.Values(losses)))); n != len(places) {
+				t.Errorf("standard %t, recompute %t: %d runs have %d different losses: %v", standard, recompute, len(places), n, losses)
+			}
+			if first == nil {
+				first = losses
+			}
+			if same := slices.Equal(losses, first) && slices.Equal(losses, draw()); same == standard {
+				t.Errorf("standard %t, recompute %t: the losses are the same as before: %t", standard, recompute, same)
+			}
 		}
-		if len(losses) != 4 {
-			t.Errorf("recompute %t: 4 runs have %d different losses: %v", recompute, len(losses), losses)
+	}
+}
+
+// TestPhiloxDropout: the operator drops what package dropout says, wherever a
+// mask ends.
+func TestPhiloxDropout(t *testing.T) {
+	rt, err := ort.Acquire(ort.Options{BLAS: ort.NoBLAS})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rt.Close()
+	const p = 0.3
+	for _, n := range []int{1, 4, 7, 1026} {
+		key := dropout.Key{Seed: 1<<63 | 5, Step: uint64(dropoutPosition(1<<30, 2)), Site: 9}
+		g := graph.New("dropout", nil)
+		g.Output("y", g.PhiloxDropout(g.Fill(1, n), g.Input("position", graph.Int64, 1), p, key.Seed, int(key.Site)))
+		session, err := rt.NewSession(g.Encode(), ort.SessionOptions{Device: ort.HostDevice()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		binding, err := session.NewBinding()
+		if err != nil {
+			t.Fatal(err)
+		}
+		position, err := ort.NewTensor(ort.Int64, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := ort.NewTensor(ort.Float32, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		position.Int64()[0] = int64(key.Step)
+		if err := errors.Join(binding.BindInput("position", position), binding.BindOutput("y", y), binding.Run(context.Background())); err != nil {
+			t.Fatal(err)
+		}
+		mask, want := make([]byte, n), make([]float32, n)
+		dropout.FillPhilox(mask, key, p)
+		for i, keep := range mask {
+			want[i] = float32(keep) * float32(1/(1-p))
+		}
+		if !slices.Equal(y.Float32(), want) {
+			t.Errorf("%d elements: %v, want %v", n, y.Float32(), want)
+		}
+		if err := errors.Join(session.Close(), position.Buffer().Free(), y.Buffer().Free()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestKernelsOnGPU: under the stand-in, a training whose dropout is our own is
+// captured, on every GPU that has kernels: after the third run ONNX Runtime asks
+// for no launch any more. The grids are those of the tensors' sizes. A GPU without
+// kernels does with standard operators, and says so.
+func TestKernelsOnGPU(t *testing.T) {
+	if !fakecuda.Run(t) {
+		return
+	}
+	for _, gpu := range []struct {
+		capability, ptx int
+		want            string // of the device's description
+		launches        bool
+	}{
+		{90, 90, "kernels sm_90a", true},
+		{80, 90, "kernels sm_80", true},
+		{89, 90, "kernels sm_89", true},
+		{120, 90, "kernels sm_120a", true},
+		{100, 90, "kernels compute_80", true},
+		{100, 70, "no kernels of our own: compute_80: loading dropout_float32: the provided PTX was compiled with an unsupported toolchain", false},
+		{75, 90, "no kernels of our own: none was compiled for this GPU", false},
+	} {
+		t.Setenv("FAKECUDA_CAPABILITY", strconv.Itoa(gpu.capability))
+		t.Setenv("FAKECUDA_PTX", strconv.Itoa(gpu.ptx))
+		for _, low := range []graph.Type{graph.Float32, graph.Float16, graph.BFloat16} {
+			spec := trainingSpec(t, adamWFused)
+			spec.Device = &DeviceSpec{Low: low, Capture: true}
+			e := openEngine(t, spec, true)
+			if !strings.Contains(e.Device(), gpu.want) {
+				t.Fatalf("compute capability %d: the device is %q, want %q in it", gpu.capability, e.Device(), gpu.want)
+			}
+			const runs = 5
+			byKernel := map[string]int{}
+			for _, l := range fakecuda.Launches(t, func() {
+				for step := range runs {
+					if _, err := e.Accumulate(context.Background(), randomBatch(1, 4, 32), step, 0); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := e.Update(context.Background(), 1e-3); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}) {
+				byKernel[l.Kernel]++
+				if l.Threads%32 != 0 || l.Programs < 1 {
+					t.Errorf("%+v", l)
+				}
+			}
+			if !gpu.launches {
+				if len(byKernel) != 0 {
+					t.Errorf("compute capability %d: launches %v, want none", gpu.capability, byKernel)
+				}
+				continue
+			}
+			// Two parts of the flat vectors; every dropout forward and backward.
+			const captured = 3
+			sites := e.accelerator.programs[programKey{training, 4, 32}].graph.Census()[graph.PhiloxDropout]
+			want := map[string]int{"dropout": captured * sites, "adamw": captured * 2, "sum_squares": captured * 2}
+			if diff := cmp.Diff(want, byKernel); diff != "" || sites < 10 {
+				t.Errorf("compute capability %d, %v, %d nodes of dropout: launches (-want +got):\n%s", gpu.capability, low, sites, diff)
+			}
 		}
 	}
 }

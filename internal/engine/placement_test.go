@@ -34,6 +34,14 @@ func TestPlacement(t *testing.T) {
 	}
 	defer device.Close()
 
+	kernels := graph.Kernels{}
+	for _, name := range device.Operators() {
+		kernels[name] = true
+	}
+	if len(kernels) != 3 {
+		t.Errorf("%v has the operators %v", device, device.Operators())
+	}
+
 	tiny := tinyConfig(t)
 	wide := base
 	wide.HiddenDropout, wide.AttentionDropout = 0.1, 0.1
@@ -50,9 +58,13 @@ func TestPlacement(t *testing.T) {
 	} {
 		m := deberta.Model{Config: model.config, Head: tinyHead}
 		m.Head.Pooling = model.pooling
-		for _, low := range []graph.Type{graph.Float32, graph.BFloat16, graph.Float16} {
+		for i, low := range []graph.Type{graph.Float32, graph.BFloat16, graph.Float16, graph.Float32, graph.BFloat16, graph.Float16} {
 			name := fmt.Sprintf("%s %v", model.name, low)
 			options := deberta.DeviceOptions{Low: low, Seed: 1}
+			if i < 3 {
+				name += " with kernels"
+				options.Kernels = kernels
+			}
 			checkPlacement(t, rt, device, name+" evaluation", m.DeviceEvaluation(model.rows, model.length, options).Graph)
 			checkPlacement(t, rt, device, name+" training", m.DeviceTraining(model.rows, model.length, options).Graph)
 			m.Recompute = true
@@ -63,6 +75,8 @@ func TestPlacement(t *testing.T) {
 		for _, scaled := range []bool{false, true} {
 			o := deviceOptimizer{decayed: l.decayed, size: l.size, weightDecay: 0.01, maxGradNorm: 1, scaled: scaled, adamW: optim.DefaultAdamW()}
 			checkPlacement(t, rt, device, fmt.Sprintf("%s optimizer, scaled: %t", model.name, scaled), o.graph())
+			o.kernels = kernels
+			checkPlacement(t, rt, device, fmt.Sprintf("%s optimizer with kernels, scaled: %t", model.name, scaled), o.graph())
 		}
 	}
 }

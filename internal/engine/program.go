@@ -42,6 +42,7 @@ type program struct {
 // batchTensors are what a graph reads of a batch and what it computes for it.
 type batchTensors struct {
 	rows, length          int
+	position              ort.Tensor // int64 [1]; of a device that draws its dropout from it
 	ids, mask, labels     ort.Tensor
 	weights, loss, logits ort.Tensor
 }

@@ -111,7 +111,7 @@ func (e *Engine) Accumulate(ctx context.Context, b Batch, step, micro int) (Resu
 		return Result{}, err
 	}
 	if e.accelerator != nil {
-		return waited(e.accelerator.accumulate(ctx, b))
+		return waited(e.accelerator.accumulate(ctx, b, step, micro))
 	}
 	result, err := e.trainer.accumulate(ctx, b, step, micro)
 	if err != nil {

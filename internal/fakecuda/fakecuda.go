@@ -14,7 +14,9 @@ import (
 	"context"
 	"debug/elf"
 	"embed"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -135,6 +137,39 @@ func build(ctx context.Context, dir, library string, symbols []string) error {
 		return fmt.Errorf("%s: %w\n%s", cc, err, out)
 	}
 	return nil
+}
+
+// Launch is a kernel of our own that was launched: the programs of its grid, the
+// threads of each, and their dynamic shared memory in bytes.
+type Launch struct {
+	Kernel                    string
+	Programs, Threads, Shared int
+}
+
+// Launches calls f under the stand-in and returns what was launched meanwhile
+// through the driver. What ONNX Runtime launches is not among it.
+func Launches(t *testing.T, f func()) []Launch {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "launches")
+	t.Setenv("FAKECUDA_LAUNCHES", path)
+	f()
+	t.Setenv("FAKECUDA_LAUNCHES", "")
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var launches []Launch
+	for line := range strings.Lines(string(raw)) {
+		var l Launch
+		if _, err := fmt.Sscan(line, &l.Kernel, &l.Programs, &l.Threads, &l.Shared); err != nil {
+			t.Fatalf("launch %q: %v", line, err)
+		}
+		launches = append(launches, l)
+	}
+	return launches
 }
 
 // Environment variables that the child of [Run] gets.

@@ -10,7 +10,7 @@ type segment struct{ from, to int }
 // The gradients are the same, bit by bit.
 //
 // Random numbers must not be drawn twice: the elements that [Graph.DropoutRandom]
-// drops are kept.
+// drops are kept. [Graph.PhiloxDropout] draws the same ones again.
 func (g *Graph) Recompute(f func() *Value) *Value {
 	from := len(g.nodes)
 	v := f()

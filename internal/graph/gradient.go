@@ -75,6 +75,9 @@ var rules = map[string]rule{
 	dropoutRandom: func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		return []*Value{g.Dropout(dy, n.Outputs[1], dropoutFactor(n)), nil, nil}
 	},
+	PhiloxDropout: func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
+		return []*Value{g.apply1(PhiloxDropout, KernelDomain, []*Value{dy, n.Inputs[1]}, dy.Type, dy.Shape, n.Attributes...), nil}
+	},
 	"Skew": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		return []*Value{g.apply1("Unskew", KernelDomain, []*Value{dy}, Float32, n.Inputs[0].Shape)}
 	},

@@ -57,6 +57,9 @@ func operatorCases() []operatorCase {
 		{"Identity", shapes([]int{4}), one((*Graph).Identity), false, ""},
 		{"Where", shapes([]int{3, 4}, []int{3, 4}), two(func(g *Graph, a, b *Value) *Value { return g.Where(mask(g, a), a, b) }), false, ""},
 		{"Where/scalar", shapes([]int{3, 4}, []int{}), two(func(g *Graph, a, b *Value) *Value { return g.Where(mask(g, a), a, b) }), false, ""},
+		{"PhiloxDropout", shapes([]int{7, 5}), one(func(g *Graph, x *Value) *Value {
+			return g.PhiloxDropout(x, g.Ints([]int{1 << 40}, 1), 0.3, 1<<63, 4)
+		}), false, ""},
 		{"Dropout", shapes([]int{6, 5}), one(func(g *Graph, x *Value) *Value { return g.Dropout(x, mask(g, x), 1.25) }), false, ""},
 		{"Linear", shapes([]int{5, 3}, []int{4, 3}, []int{4}), func(g *Graph, x []*Value) *Value { return g.Linear(x[0], x[1], x[2]) }, false, ""},
 		{"Reshape", shapes([]int{3, 4}), one(func(g *Graph, x *Value) *Value { return g.Reshape(x, 2, 6) }), false, ""},

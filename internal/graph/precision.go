@@ -14,7 +14,7 @@ import (
 var (
 	lowered = []string{"FusedMatMul", "Gemm"}
 	follows = []string{"Add", "Sub", "Mul", "Neg", "Where", "Transpose", "Reshape", "Slice", "Concat", "Expand", "Identity",
-		"Gather", "Gelu", "Relu", "Tanh", dropoutRandom}
+		"Gather", "Gelu", "Relu", "Tanh", dropoutRandom, PhiloxDropout}
 )
 
 // LowerPrecision converts the model, when all of it is there, to mixed
@@ -22,7 +22,7 @@ var (
 // remain float32, and so do parameters: every run rounds them anew.
 //
 // Only operators that ONNX Runtime computes in bfloat16 on a GPU are converted.
-// The fused kernels of [KernelDomain] know float32 alone.
+// The fused kernels of [KernelDomain] know float32 alone, but for dropout's.
 func (g *Graph) LowerPrecision(to Type) {
 	check(to == Float16 || to == BFloat16, "LowerPrecision", "%v is not a low precision", to)
 	c := converter{g: g, low: to, values: map[*Value]*Value{}, casts: map[*Value]*Value{}}
@@ -46,7 +46,7 @@ type converter struct {
 
 func (c *converter) convert(n *Node) {
 	low := slices.Contains(lowered, n.Op) && !delicate(n) || slices.Contains(follows, n.Op) && c.allLow(n)
-	if n.Domain == KernelDomain {
+	if n.Domain == KernelDomain && n.Op != PhiloxDropout {
 		low = false
 	}
 	inputs := make([]*Value, len(n.Inputs))

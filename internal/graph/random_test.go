@@ -59,7 +59,7 @@ func TestScatterAdd(t *testing.T) {
 
 // attentive returns a small network with everything that recomputation and low
 // precision treat in a way of its own, and its gradients.
-func attentive(recompute, random bool, kernels Kernels) *Graph {
+func attentive(recompute bool, random string, kernels Kernels) *Graph {
 	const rows, d, layers = 6, 8, 3
 	g := New("network", kernels)
 	x := g.Input("x", Float32, rows, d)
@@ -74,9 +74,12 @@ func attentive(recompute, random bool, kernels Kernels) *Graph {
 	for l := range layers {
 		layer := func() *Value {
 			a := g.Linear(y, param(fmt.Sprint("w", l), d, d), param(fmt.Sprint("b", l), d))
-			if a = g.Gelu(a); random {
+			switch a = g.Gelu(a); random {
+			case dropoutRandom:
 				a = g.DropoutRandom(a, 0.2, 40+l)
-			} else {
+			case PhiloxDropout:
+				a = g.PhiloxDropout(a, g.Ints([]int{7}, 1), 0.2, 40, l)
+			default:
 				a = g.Dropout(a, g.Greater(g.Input(fmt.Sprint("r", l), Float32, rows, d), g.Scalar(-0.5)), 1.25)
 			}
 			s := g.Softmax(g.MatMul(a, g.Add(shared, y), MatMulOptions{TransB: true}))
@@ -128,13 +131,14 @@ func TestRecompute(t *testing.T) {
 	kernels := available(t, acquire(t))
 	for _, test := range []struct {
 		name      string
-		random    bool
+		random    string
 		kernels   Kernels
 		tolerance float64
 	}{
-		{"standard", false, nil, 0},
-		{"kernels", false, kernels, 0},
-		{"random", true, nil, 1e-5},
+		{"standard", "", nil, 0},
+		{"kernels", "", kernels, 0},
+		{"random", dropoutRandom, nil, 1e-5},
+		{"philox", PhiloxDropout, nil, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			plain, again := attentive(false, test.random, test.kernels), attentive(true, test.random, test.kernels)
@@ -164,9 +168,9 @@ func distance(got, want []float32) float64 {
 // TestLowerPrecision: in float16, the low precision that a CPU computes in, the
 // gradients stay near those of float32, and only products change their type.
 func TestLowerPrecision(t *testing.T) {
-	want := outputs(t, attentive(false, true, nil))
+	want := outputs(t, attentive(false, dropoutRandom, nil))
 	for _, recompute := range []bool{false, true} {
-		g := attentive(recompute, true, nil)
+		g := attentive(recompute, dropoutRandom, nil)
 		g.LowerPrecision(Float16)
 		for _, n := range g.nodes {
 			for _, v := range n.Outputs {

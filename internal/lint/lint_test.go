@@ -53,6 +53,7 @@ var rooms = map[string][]string{
 	"internal/report":            {"internal/atomicfile"},
 	"internal/study":             {},
 	"internal/token":             {"internal/atomicfile", "internal/parallel"},
+	"kernels":                    {},
 	"internal/cmd/...":           {"", "internal/..."},
 	"examples":                   {},
 	"examples/...":               {"", "conf", "internal/hydra", "examples/serve/internal/httpapi"},
@@ -69,6 +70,7 @@ var testImports = map[string][]string{
 	"internal/graph":   {"internal/ort"},   // operators run in ONNX Runtime
 	"internal/deberta": {"internal/ort"},   // golden cases run
 	"internal/optim":   {"internal/checkpoint"},
+	"kernels":          {"internal/dropout", "internal/optim"}, // what the kernels compute, on the CPU
 }
 
 // onlyIn says which package alone may import a library. Each of them has

@@ -78,6 +78,7 @@ type Device struct {
 	host    bool
 	stream  unsafe.Pointer
 	options CUDAOptions
+	kernels *gpuKernels // nil: standard operators alone
 	name    string
 
 	work   chan func()
@@ -176,10 +177,12 @@ func (d *Device) start() error {
 	if err != nil {
 		return err
 	}
-	d.name = fmt.Sprintf("CUDA device %d (compute capability %d.%d, CUDA %s)", d.ordinal, major, minor, dotted(version))
 	if d.stream, err = cudaStream(); err != nil {
 		return err
 	}
+	var unusable error
+	d.kernels, unusable = loadKernels(major, minor)
+	d.name = fmt.Sprintf("CUDA device %d (compute capability %d.%d, CUDA %s, %s)", d.ordinal, major, minor, dotted(version), describeKernels(d.kernels, unusable))
 	return shareArenaOnce(d.ordinal, d.arenaOptions())
 }
 
@@ -212,7 +215,11 @@ func (d *Device) Close() error {
 			if d.stream == nil {
 				return nil
 			}
-			return errors.Join(cudaWait(d.stream), cudaCloseStream(d.stream))
+			err := errors.Join(cudaWait(d.stream), cudaCloseStream(d.stream))
+			if d.kernels != nil {
+				err = errors.Join(err, d.kernels.free())
+			}
+			return err
 		})
 		close(d.work)
 		<-d.joined

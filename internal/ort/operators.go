@@ -11,8 +11,8 @@ import (
 )
 
 // Domain is the operator domain of the fused kernels that this package adds to
-// ONNX Runtime's CPU provider. All take and yield float32, and all give the same
-// bits on any number of threads.
+// ONNX Runtime. Those of its CPU provider take and yield float32, and give the
+// same bits on any number of threads:
 //
 //	GeluGrad(dy, x) → dx                    exact (erf) GELU
 //	DropoutMask(x, mask bool; scale) → y    mask ? x·scale : 0
@@ -27,6 +27,17 @@ import (
 //	AttentionProbs(the same) → context, probs
 //	AttentionGrad(dcontext, q, k, v, pq, pk, probs, tokens, index[, mask]; …) → dq, dk, dv, dpq, dpk
 //	                                        disentangled attention; needs a BLAS
+//
+// Those of a [Device]:
+//
+//	PhiloxDropout(x, position int64 [1]; seed, site, threshold, scale) → y
+//	                                        x·scale where word i mod 4 of Philox4x32-10 with counter
+//	                                        (i/4, site, position) and key seed is not below threshold,
+//	                                        else 0; x may be float16 or bfloat16 on a GPU
+//	SumSquares(x [n]; span) → [n/span]      a sum of squares for every span elements
+//	AdamW(p, g, m, v, scalars [9]) → p, m, v
+//	                                        scalars: 1-lr·λ, β₂, 1-β₁, 1-β₂, lr/(1-β₁ᵗ), 1/√(1-β₂ᵗ), ε,
+//	                                        the factor of g, and whether to take the step at all
 const Domain = "criteria"
 
 var fusedOperators = []string{"DropoutMask", "GeluGrad", "LayerNormGrad", "Skew", "SoftmaxGrad", "Unskew"}
@@ -46,8 +57,15 @@ func (r *Runtime) Operators() []string {
 // with this name.
 func (r *Runtime) HasOperator(name string) bool { return slices.Contains(r.Operators(), name) }
 
-// addOperators lets the session to be made use the operators.
-func addOperators(options unsafe.Pointer) error {
+// addOperators lets the session to be made use the operators of where it will
+// run, nil for the host.
+func addOperators(options unsafe.Pointer, d *Device) error {
+	if d != nil && !d.host {
+		if d.kernels == nil {
+			return nil
+		}
+		return d.kernels.register(options)
+	}
 	environment.Lock()
 	defer environment.Unlock()
 	return registerOperators(options)

@@ -6,7 +6,8 @@
 
 static ops_operator *const operators[] = {&ops_gelu_grad, &ops_dropout_mask,    &ops_softmax_grad, &ops_skew,
                                           &ops_unskew,    &ops_layer_norm_grad, &ops_gemm,
-                                          &ops_attention, &ops_attention_probs, &ops_attention_grad};
+                                          &ops_attention, &ops_attention_probs, &ops_attention_grad,
+                                          &ops_philox_dropout, &ops_sum_squares, &ops_adamw};
 enum { OPERATORS = sizeof operators / sizeof *operators };
 
 // --- helpers --------------------------------------------------------------------
@@ -56,6 +57,16 @@ OrtStatus *ops_output(void *context, size_t i, const ops_shape *shape, float **d
   return ORTX_CALL(GetTensorMutableData, OrtStatus *, (void *, float **), (value, data));
 }
 
+OrtStatus *ops_type(void *context, size_t i, int *type) {
+  const void *value;
+  void *info;
+  TRY(ORTX_CALL(KernelContext_GetInput, OrtStatus *, (void *, size_t, const void **), (context, i, &value)));
+  TRY(ORTX_CALL(GetTensorTypeAndShape, OrtStatus *, (const void *, void **), (value, &info)));
+  OrtStatus *s = ORTX_CALL(GetTensorElementType, OrtStatus *, (const void *, int *), (info, type));
+  ORTX_CALL(ReleaseTensorTypeAndShapeInfo, void, (void *), (info));
+  return s;
+}
+
 OrtStatus *ops_parallel(void *context, void (*task)(void *, size_t), size_t count, void *arg) {
   if (count == 1) {
     task(arg, 0);
@@ -86,8 +97,7 @@ static const ops_operator *of(const ops_custom_op *op) { return (const ops_opera
 
 static const char *get_name(const ops_custom_op *op) { return of(op)->name; }
 static const char *get_provider(const ops_custom_op *op) {
-  (void)op;
-  return "CPUExecutionProvider";
+  return of(op)->kernels ? "CUDAExecutionProvider" : "CPUExecutionProvider";
 }
 static size_t input_count(const ops_custom_op *op) { return strlen(of(op)->inputs); }
 static int input_type(const ops_custom_op *op, size_t i) {
@@ -97,14 +107,16 @@ static int input_type(const ops_custom_op *op, size_t i) {
     return OPS_BOOL;
   case 'i':
     return OPS_INT64;
+  case 'a':
+    return OPS_ANY;
   }
   return OPS_FLOAT;
 }
 static int input_characteristic(const ops_custom_op *op, size_t i) { return of(op)->inputs[i] < 'a'; } // 1: optional
 static size_t output_count(const ops_custom_op *op) { return of(op)->outputs; }
 static int output_type(const ops_custom_op *op, size_t i) {
-  (void)op, (void)i;
-  return OPS_FLOAT;
+  (void)i;
+  return strchr(of(op)->inputs, 'a') ? OPS_ANY : OPS_FLOAT;
 }
 static int zero_of(const ops_custom_op *op, size_t i) { // output characteristic: required; input memory: default
   (void)op, (void)i;
@@ -124,6 +136,7 @@ static OrtStatus *create_kernel(const ops_custom_op *op, const void *api, const 
   kernel *k = calloc(1, sizeof *k);
   if (!k) return ops_fail("criteria: out of memory");
   k->op = of(op);
+  k->attributes.kernels = k->op->kernels;
   OrtStatus *s = k->op->create ? k->op->create(info, &k->attributes) : NULL;
   if (s) {
     free(k);
@@ -162,17 +175,20 @@ static OrtStatus *infer(const ops_custom_op *op, void *context) {
   enum { most_inputs = 10, most_outputs = 5 };
   ops_shape in[most_inputs], out[most_outputs];
   size_t count;
+  int type = OPS_FLOAT;
   TRY(ORTX_CALL(ShapeInferContext_GetInputCount, OrtStatus *, (void *, size_t *), (context, &count)));
   for (size_t i = 0; i < count && i < most_inputs; i++) {
     void *info; // belongs to the context
     TRY(ORTX_CALL(ShapeInferContext_GetInputTypeShape, OrtStatus *, (void *, size_t, void **), (context, i, &info)));
     TRY(read_shape(info, &in[i]));
+    if (self->inputs[i] == 'a')
+      TRY(ORTX_CALL(GetTensorElementType, OrtStatus *, (const void *, int *), (info, &type)));
   }
   TRY(self->shapes(&attributes, in, count, out));
   for (size_t i = 0; i < self->outputs; i++) {
     void *info;
     TRY(ORTX_CALL(CreateTensorTypeAndShapeInfo, OrtStatus *, (void **), (&info)));
-    OrtStatus *s = ORTX_CALL(SetTensorElementType, OrtStatus *, (void *, int), (info, OPS_FLOAT));
+    OrtStatus *s = ORTX_CALL(SetTensorElementType, OrtStatus *, (void *, int), (info, type));
     if (!s) s = ORTX_CALL(SetDimensions, OrtStatus *, (void *, const int64_t *, size_t), (info, out[i].dims, out[i].rank));
     if (!s)
       s = ORTX_CALL(ShapeInferContext_SetOutputTypeShape, OrtStatus *, (void *, size_t, void *), (context, i, info));
@@ -219,17 +235,22 @@ static void fill(ops_operator *op) {
   }
 }
 
+OrtStatus *ops_domain(ops_operator *const *all, size_t count, void **domain) {
+  TRY(ORTX_CALL(CreateCustomOpDomain, OrtStatus *, (const char *, void **), ("criteria", domain)));
+  for (size_t i = 0; i < count; i++) {
+    fill(all[i]);
+    TRY(ORTX_CALL(CustomOpDomain_Add, OrtStatus *, (void *, const void *), (*domain, all[i])));
+  }
+  return NULL;
+}
+
 // The domain must outlive every session; it is made once per loaded library and
 // kept. Callers hold a lock.
 OrtStatus *ops_register(void *session_options) {
   static void *domain, **made_with;
   if (!domain || made_with != ortx_table) {
     void *fresh;
-    TRY(ORTX_CALL(CreateCustomOpDomain, OrtStatus *, (const char *, void **), ("criteria", &fresh)));
-    for (size_t i = 0; i < OPERATORS; i++) {
-      fill(operators[i]);
-      TRY(ORTX_CALL(CustomOpDomain_Add, OrtStatus *, (void *, const void *), (fresh, operators[i])));
-    }
+    TRY(ops_domain(operators, OPERATORS, &fresh));
     domain = fresh;
     made_with = ortx_table;
   }

@@ -1,12 +1,13 @@
-// The operators of domain "criteria" for ONNX Runtime's CPU provider: what they
-// share. Each op_*.c file implements a few of them; ops.c registers them all.
+// The operators of domain "criteria": what they share. Each op_*.c file implements
+// a few of them for ONNX Runtime's CPU provider, gpu.c those of the CUDA provider;
+// ops.c registers them all.
 
 #ifndef CRITERIA_ORT_OPS_H
 #define CRITERIA_ORT_OPS_H
 
 #include "api.h"
 
-enum { OPS_FLOAT = 1, OPS_INT64 = 7, OPS_BOOL = 9 }; // ONNX's element types
+enum { OPS_ANY = 0, OPS_FLOAT = 1, OPS_INT64 = 7, OPS_BOOL = 9, OPS_FLOAT16 = 10, OPS_BFLOAT16 = 16 }; // ONNX's element types
 
 // TRY returns from the calling function if a step fails.
 #define TRY(step)                     \
@@ -19,6 +20,8 @@ enum { OPS_FLOAT = 1, OPS_INT64 = 7, OPS_BOOL = 9 }; // ONNX's element types
 typedef struct {
   int64_t trans_a, trans_b, heads;
   float scale, keep;
+  int64_t seed, site, threshold, span;
+  const struct gpu_kernel *kernels; // of the operator's GPU; NULL on the host
 } ops_attributes;
 
 enum { OPS_MAX_RANK = 8 };
@@ -62,8 +65,8 @@ typedef struct ops_custom_op {
 typedef struct ops_operator {
   ops_custom_op base; // filled by ops.c; must be first
   const char *name;
-  const char *inputs; // a letter per input: f float, b bool, i int64; a capital may be missing
-  size_t outputs;     // all float
+  const char *inputs; // a letter per input: f float, b bool, i int64; a capital may be missing; a: any type
+  size_t outputs;     // all float, or of the type of input a
   int in_place;       // the first output may take the first input's memory
   struct {
     const char *name;
@@ -72,13 +75,18 @@ typedef struct ops_operator {
   OrtStatus *(*create)(const void *info, ops_attributes *);
   OrtStatus *(*run)(const ops_attributes *, void *context);
   OrtStatus *(*shapes)(const ops_attributes *, const ops_shape *in, size_t inputs, ops_shape *out);
+  const struct gpu_kernel *kernels; // for the CUDA provider, if not NULL
 } ops_operator;
 
 extern ops_operator ops_gelu_grad, ops_dropout_mask, ops_softmax_grad, ops_skew, ops_unskew, ops_layer_norm_grad,
-    ops_gemm, ops_attention, ops_attention_probs, ops_attention_grad;
+    ops_gemm, ops_attention, ops_attention_probs, ops_attention_grad, ops_philox_dropout, ops_sum_squares, ops_adamw;
 
 // Adds the domain with all operators to the options of a session to be made.
 OrtStatus *ops_register(void *session_options);
+
+// Makes a domain of the operators, which it completes. Both must outlive every
+// session that uses the domain.
+OrtStatus *ops_domain(ops_operator *const *operators, size_t count, void **domain);
 
 // --- for the implementations --------------------------------------------------
 
@@ -89,6 +97,7 @@ int ops_same_shape(const ops_shape *a, const ops_shape *b);
 // An input's data and shape; data is NULL for one that is missing.
 OrtStatus *ops_input(void *context, size_t i, const void **data, ops_shape *shape);
 OrtStatus *ops_output(void *context, size_t i, const ops_shape *shape, float **data);
+OrtStatus *ops_type(void *context, size_t i, int *type); // of an input's elements
 
 // Calls task(arg, 0 … count-1) on the session's threads. The cut into tasks must
 // depend on shapes alone: then no result depends on the number of threads.

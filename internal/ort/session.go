@@ -149,7 +149,7 @@ func (r *Runtime) sessionOptions(opts SessionOptions) (_ *binding.SessionOptions
 		func() error { return o.AddSessionConfigEntry("session.use_env_allocators", "1") },
 		func() error { return o.SetMemPattern(false) },
 		func() error { return setDeterministic(raw, !opts.Nondeterministic) },
-		func() error { return addOperators(raw) },
+		func() error { return addOperators(raw, opts.Device) },
 		func() error { return r.setThreads(o, raw, opts.Threads) },
 	}
 	if d := opts.Device; d != nil && !d.host {

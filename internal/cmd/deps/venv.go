@@ -18,6 +18,9 @@ import (
 //go:embed mlflow.txt
 var mlflowRequirements string
 
+//go:embed kernels.txt
+var kernelsRequirements string
+
 //go:embed peer.txt
 var peerRequirements string
 
@@ -30,8 +33,9 @@ type environment struct {
 }
 
 var environments = map[string]environment{
-	"mlflow": {mlflowRequirements, []string{"CRITERIA_MLFLOW_PYTHON", "CRITERIA_ONNX_PYTHON"}, "1 GB"},
-	"peer":   {peerRequirements, []string{"CRITERIA_PEER_PYTHON"}, "6 GB"},
+	"kernels": {kernelsRequirements, []string{"CRITERIA_KERNELS_PYTHON"}, "1 GB"},
+	"mlflow":  {mlflowRequirements, []string{"CRITERIA_MLFLOW_PYTHON", "CRITERIA_ONNX_PYTHON"}, "1 GB"},
+	"peer":    {peerRequirements, []string{"CRITERIA_PEER_PYTHON"}, "6 GB"},
 }
 
 // venv returns the interpreter of an environment, and makes the environment

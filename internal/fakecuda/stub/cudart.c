@@ -7,6 +7,7 @@
 //   FAKECUDA_DEVICES  number of devices (default 1)
 //   FAKECUDA_DRIVER   CUDA version of the driver, as 13000 (default); 0: none
 //   FAKECUDA_LOG      file to which the calls on streams are written, in order
+//   FAKECUDA_CAPABILITY  compute capability, as 90 (default)
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,8 +48,11 @@ int cudaGetDevice(int *device) {
   return success;
 }
 
-// The device is a Hopper: compute capability 9.0, 132 multiprocessors.
-enum { major = 9, minor = 0, multiprocessors = 132, shared_per_block = 232448 };
+// Unless it is told otherwise the device is a Hopper: compute capability 9.0, 132
+// multiprocessors.
+enum { multiprocessors = 132, shared_per_block = 232448 };
+#define major ((int)setting("FAKECUDA_CAPABILITY", 90) / 10)
+#define minor ((int)setting("FAKECUDA_CAPABILITY", 90) % 10)
 
 int cudaDeviceGetAttribute(int *value, int attribute, int device) {
   (void)device;

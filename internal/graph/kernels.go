@@ -1,0 +1,43 @@
+package graph
+
+import (
+	"math"
+	"slices"
+)
+
+// Operators of [KernelDomain] that a device may offer.
+const (
+	PhiloxDropout = "PhiloxDropout"
+	SumSquares    = "SumSquares"
+	AdamW         = "AdamW"
+)
+
+// PhiloxDropout zeroes elements of x with probability p and divides the others
+// by 1−p. Which ones is a function of position (int64 [1]), seed and site alone,
+// so nothing is kept for the backward pass; the site tells the dropouts of a
+// model apart.
+func (g *Graph) PhiloxDropout(x, position *Value, p float64, seed uint64, site int) *Value {
+	check(position.Type == Int64 && position.Size() == 1, PhiloxDropout, "%v is no position", position)
+	threshold := int(min(math.Round(p*(1<<32)), math.MaxUint32))
+	return g.apply1(PhiloxDropout, KernelDomain, []*Value{x, position}, x.Type, x.Shape, Attribute{"seed", int(seed)},
+		Attribute{"site", site}, Attribute{"threshold", threshold}, Attribute{"scale", float32(1 / (1 - p))})
+}
+
+// SumSquares returns one sum of squares for every span elements of the vector x.
+func (g *Graph) SumSquares(x *Value, span int) *Value {
+	check(x.Rank() == 1 && x.Size()%span == 0, SumSquares, "%v cannot be cut into parts of %d", x, span)
+	return g.apply1(SumSquares, KernelDomain, []*Value{x}, Float32, []int{x.Size() / span}, Attribute{"span", span})
+}
+
+// AdamW takes a step of the optimizer on the parameters p with gradients grad and
+// moments m and v, vectors of one size. scalars are nine numbers: 1−lr·λ, β₂,
+// 1−β₁, 1−β₂, lr/(1−β₁ᵗ), 1/√(1−β₂ᵗ), ε, a factor of the gradients, and 0 if
+// nothing shall change.
+func (g *Graph) AdamW(p, grad, m, v, scalars *Value) (newP, newM, newV *Value) {
+	for _, x := range []*Value{grad, m, v} {
+		check(slices.Equal(x.Shape, p.Shape), AdamW, "%v does not fit %v", x, p)
+	}
+	check(scalars.Rank() == 1 && scalars.Size() == 9, AdamW, "%v are not nine scalars", scalars)
+	out := g.apply(AdamW, KernelDomain, []*Value{p, grad, m, v, scalars}, Float32, [][]int{p.Shape, p.Shape, p.Shape})
+	return out[0], out[1], out[2]
+}

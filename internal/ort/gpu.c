@@ -1,0 +1,173 @@
+#include "gpu.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdlib.h>
+
+#include "ops.h"
+
+// The functions of the driver that are called; their types are those of CUDA 4
+// and later.
+static struct {
+  int (*cuModuleLoadData)(void **module, const void *image);
+  int (*cuModuleUnload)(void *module);
+  int (*cuModuleGetFunction)(void **function, void *module, const char *name);
+  int (*cuLaunchKernel)(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                        unsigned block_y, unsigned block_z, unsigned shared, void *stream, void **arguments,
+                        void **extra);
+  int (*cuGetErrorString)(int status, const char **message);
+} driver;
+
+const char *gpu_open(void) {
+  void *handle = dlopen("libcuda.so.1", RTLD_LAZY);
+  if (!handle) return dlerror();
+#define TAKE(f)                                        \
+  do {                                                 \
+    *(void **)&driver.f = dlsym(handle, #f);           \
+    if (!driver.f) return "it lacks the function " #f; \
+  } while (0)
+  TAKE(cuModuleLoadData);
+  TAKE(cuModuleUnload);
+  TAKE(cuModuleGetFunction);
+  TAKE(cuLaunchKernel);
+  TAKE(cuGetErrorString);
+#undef TAKE
+  return NULL;
+}
+
+const char *gpu_message(int status) {
+  const char *message;
+  return driver.cuGetErrorString(status, &message) ? "unknown error" : message;
+}
+
+// --- launches -------------------------------------------------------------------
+
+// Launches enough programs for n elements on the stream that the provider works
+// on. Of the arguments, the last two must be NULL.
+static OrtStatus *launch(const gpu_kernel *k, void *context, size_t n, void **arguments) {
+  if (n == 0) return NULL;
+  if (n > INT_MAX - k->block) return ops_fail("criteria: more elements than a kernel can count");
+  void *stream;
+  TRY(ORTX_CALL(KernelContext_GetGPUComputeStream, OrtStatus *, (const void *, void **), (context, &stream)));
+  unsigned programs = (unsigned)((n + k->block - 1) / k->block);
+  int status =
+      driver.cuLaunchKernel(k->function, programs, 1, 1, k->threads, 1, 1, k->shared, stream, arguments, NULL);
+  return status ? ops_fail(gpu_message(status)) : NULL;
+}
+
+// What every kernel of Triton takes after its own arguments: memory that ours
+// have no use for.
+static void *scratch;
+#define ARGUMENTS(...) ((void *[]){__VA_ARGS__, &scratch, &scratch})
+
+static int aligned(const void *address) { return (uintptr_t)address % 16 == 0; }
+static OrtStatus *misaligned(void) { return ops_fail("criteria: an address on the GPU is no multiple of 16"); }
+
+// --- operators: see operators.go for what they compute ----------------------------
+
+static OrtStatus *philox_dropout(const ops_attributes *a, void *context) {
+  const void *x, *position;
+  float *y;
+  ops_shape shape, single;
+  int type;
+  TRY(ops_input(context, 0, &x, &shape));
+  TRY(ops_type(context, 0, &type));
+  TRY(ops_input(context, 1, &position, &single));
+  TRY(ops_output(context, 0, &shape, &y));
+  if (!aligned(x) || !aligned(y) || !aligned(position)) return misaligned();
+  const gpu_kernel *k = &a->kernels[type == OPS_FLOAT     ? GPU_DROPOUT_FLOAT32
+                                    : type == OPS_FLOAT16 ? GPU_DROPOUT_FLOAT16
+                                                          : GPU_DROPOUT_BFLOAT16];
+  if (type != OPS_FLOAT && type != OPS_FLOAT16 && type != OPS_BFLOAT16)
+    return ops_fail("criteria.PhiloxDropout: x must be float32, float16 or bfloat16");
+  size_t count = ops_elements(&shape);
+  uint64_t seed = (uint64_t)a->seed;
+  uint32_t threshold = (uint32_t)a->threshold;
+  int32_t site = (int32_t)a->site, n = (int32_t)count;
+  float scale = a->scale;
+  return launch(k, context, count, ARGUMENTS(&x, &y, &position, &seed, &site, &threshold, &scale, &n));
+}
+
+static OrtStatus *sum_squares(const ops_attributes *a, void *context) {
+  const gpu_kernel *k = &a->kernels[GPU_SUM_SQUARES];
+  const void *x;
+  float *sums;
+  ops_shape shape;
+  TRY(ops_input(context, 0, &x, &shape));
+  size_t count = ops_elements(&shape);
+  if ((size_t)a->span != k->block || count % 16) return ops_fail("criteria.SumSquares: this span has no kernel");
+  ops_shape spans = {1, {(int64_t)ops_tasks(count, k->block)}};
+  TRY(ops_output(context, 0, &spans, &sums));
+  if (!aligned(x) || !aligned(sums)) return misaligned();
+  int32_t n = (int32_t)count;
+  return launch(k, context, count, ARGUMENTS(&x, &sums, &n));
+}
+
+static OrtStatus *adamw(const ops_attributes *a, void *context) {
+  const void *in[5];
+  float *out[3];
+  ops_shape shape, other;
+  TRY(ops_input(context, 0, &in[0], &shape));
+  size_t count = ops_elements(&shape);
+  if (count % 16) return ops_fail("criteria.AdamW: the number of elements is no multiple of 16");
+  for (size_t i = 1; i < 4; i++) {
+    TRY(ops_input(context, i, &in[i], &other));
+    if (!ops_same_shape(&shape, &other)) return ops_fail("criteria.AdamW: the vectors differ in shape");
+  }
+  TRY(ops_input(context, 4, &in[4], &other));
+  for (size_t i = 0; i < 3; i++) TRY(ops_output(context, i, &shape, &out[i]));
+  for (size_t i = 0; i < 5; i++)
+    if (!aligned(in[i]) || (i < 3 && !aligned(out[i]))) return misaligned();
+  int32_t n = (int32_t)count;
+  return launch(&a->kernels[GPU_ADAMW], context, count,
+                ARGUMENTS(&in[0], &in[1], &in[2], &in[3], &in[4], &out[0], &out[1], &out[2], &n));
+}
+
+// --- modules --------------------------------------------------------------------
+
+enum { OPERATORS = 3 };
+
+struct gpu_module {
+  gpu_kernel kernels[GPU_KERNELS];
+  ops_operator operators[OPERATORS];
+  void *domain;
+};
+
+gpu_module *gpu_new(void) { return calloc(1, sizeof(gpu_module)); }
+
+int gpu_load(gpu_module *m, int kernel, const void *image, const char *entry, gpu_kernel launch) {
+  gpu_kernel *k = &m->kernels[kernel];
+  *k = launch;
+  k->module = k->function = NULL;
+  int status = driver.cuModuleLoadData(&k->module, image);
+  return status ? status : driver.cuModuleGetFunction(&k->function, k->module, entry);
+}
+
+OrtStatus *gpu_register(gpu_module *m, void *session_options) {
+  if (!m->domain) {
+    // The operators are those of the host, but for who computes them.
+    static OrtStatus *(*const run[OPERATORS])(const ops_attributes *, void *) = {philox_dropout, sum_squares, adamw};
+    const ops_operator *host[OPERATORS] = {&ops_philox_dropout, &ops_sum_squares, &ops_adamw};
+    ops_operator *all[OPERATORS];
+    for (size_t i = 0; i < OPERATORS; i++) {
+      all[i] = &m->operators[i];
+      *all[i] = *host[i];
+      all[i]->run = run[i];
+      all[i]->kernels = m->kernels;
+    }
+    TRY(ops_domain(all, OPERATORS, &m->domain));
+  }
+  return ORTX_CALL(AddCustomOpDomain, OrtStatus *, (void *, void *), (session_options, m->domain));
+}
+
+int gpu_free(gpu_module *m) {
+  int status = 0;
+  if (m->domain) ORTX_CALL(ReleaseCustomOpDomain, void, (void *), (m->domain));
+  for (size_t i = 0; i < GPU_KERNELS; i++) {
+    if (!m->kernels[i].module) continue;
+    int s = driver.cuModuleUnload(m->kernels[i].module);
+    if (!status) status = s;
+  }
+  free(m);
+  return status;
+}

@@ -1,0 +1,146 @@
+// The operators that a GPU has kernels of our own for (gpu.c), on the host: what
+// is written for a GPU runs here with the same results, bit for bit but for the
+// order of sums. Tests need that; no model of the CPU has these operators, so
+// they are as plain as can be.
+
+#include <math.h>
+
+#include "ops.h"
+
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+static OrtStatus *shape_of_first(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
+  (void)a, (void)inputs;
+  out[0] = in[0];
+  return NULL;
+}
+
+// --- PhiloxDropout(x, position; seed, site, threshold, scale) → y -------------------------
+
+// Philox4x32-10 (Salmon et al.: Parallel Random Numbers: As Easy as 1, 2, 3; SC 2011).
+static void philox(uint32_t c[4], uint64_t key) {
+  uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+  for (int round = 0; round < 10; round++) {
+    uint64_t a = 0xd2511f53ull * c[0], b = 0xcd9e8d57ull * c[2];
+    c[0] = (uint32_t)(b >> 32) ^ c[1] ^ k0;
+    c[1] = (uint32_t)b;
+    c[2] = (uint32_t)(a >> 32) ^ c[3] ^ k1;
+    c[3] = (uint32_t)a;
+    k0 += 0x9e3779b9;
+    k1 += 0xbb67ae85;
+  }
+}
+
+static OrtStatus *philox_dropout(const ops_attributes *a, void *context) {
+  const float *x;
+  const int64_t *position;
+  float *y;
+  ops_shape shape, single;
+  int type;
+  TRY(ops_type(context, 0, &type));
+  if (type != OPS_FLOAT) return ops_fail("criteria.PhiloxDropout: x must be float32 on the host");
+  TRY(ops_input(context, 0, (const void **)&x, &shape));
+  TRY(ops_input(context, 1, (const void **)&position, &single));
+  TRY(ops_output(context, 0, &shape, &y));
+  uint64_t at = (uint64_t)*position;
+  size_t n = ops_elements(&shape);
+  for (size_t i = 0; i < n; i += 4) {
+    uint32_t words[4] = {(uint32_t)(i / 4), (uint32_t)a->site, (uint32_t)at, (uint32_t)(at >> 32)};
+    philox(words, (uint64_t)a->seed);
+    for (size_t j = 0; j < 4 && i + j < n; j++) y[i + j] = words[j] >= (uint32_t)a->threshold ? x[i + j] * a->scale : 0;
+  }
+  return NULL;
+}
+
+static OrtStatus *read_dropout(const void *info, ops_attributes *a) {
+  TRY(ops_int_attribute(info, "seed", &a->seed));
+  TRY(ops_int_attribute(info, "site", &a->site));
+  TRY(ops_int_attribute(info, "threshold", &a->threshold));
+  return ops_float_attribute(info, "scale", &a->scale);
+}
+
+ops_operator ops_philox_dropout = {.name = "PhiloxDropout",
+                                   .inputs = "ai",
+                                   .outputs = 1,
+                                   .in_place = 1,
+                                   .create = read_dropout,
+                                   .run = philox_dropout,
+                                   .shapes = shape_of_first};
+
+// --- SumSquares(x; span) → one sum for every span elements ----------------------------------
+
+static OrtStatus *sum_squares(const ops_attributes *a, void *context) {
+  const float *x;
+  float *sums;
+  ops_shape shape;
+  TRY(ops_input(context, 0, (const void **)&x, &shape));
+  size_t n = ops_elements(&shape), span = (size_t)a->span;
+  ops_shape spans = {1, {(int64_t)ops_tasks(n, span)}};
+  TRY(ops_output(context, 0, &spans, &sums));
+  for (size_t from = 0; from < n; from += span) {
+    double sum = 0;
+    for (size_t i = from; i < n && i < from + span; i++) sum += (double)x[i] * x[i];
+    sums[from / span] = (float)sum;
+  }
+  return NULL;
+}
+
+static OrtStatus *read_span(const void *info, ops_attributes *a) {
+  TRY(ops_int_attribute(info, "span", &a->span));
+  return a->span > 0 ? NULL : ops_fail("criteria.SumSquares: span must be positive");
+}
+
+static OrtStatus *span_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
+  (void)inputs;
+  if (a->span <= 0) return ops_fail("criteria.SumSquares: span must be positive");
+  out[0] = (ops_shape){1, {(int64_t)ops_tasks(ops_elements(&in[0]), (size_t)a->span)}};
+  return NULL;
+}
+
+ops_operator ops_sum_squares = {.name = "SumSquares",
+                                .inputs = "f",
+                                .outputs = 1,
+                                .ints = {{"span", offsetof(ops_attributes, span)}},
+                                .create = read_span,
+                                .run = sum_squares,
+                                .shapes = span_shapes};
+
+// --- AdamW(p, g, m, v, scalars [9]) → p, m, v -------------------------------------------------
+
+static OrtStatus *adamw(const ops_attributes *a, void *context) {
+  (void)a;
+  const float *p, *g, *m, *v, *s;
+  float *new_p, *new_m, *new_v;
+  ops_shape shape, other[4];
+  TRY(ops_input(context, 0, (const void **)&p, &shape));
+  TRY(ops_input(context, 1, (const void **)&g, &other[0]));
+  TRY(ops_input(context, 2, (const void **)&m, &other[1]));
+  TRY(ops_input(context, 3, (const void **)&v, &other[2]));
+  TRY(ops_input(context, 4, (const void **)&s, &other[3]));
+  for (int i = 0; i < 3; i++)
+    if (!ops_same_shape(&shape, &other[i])) return ops_fail("criteria.AdamW: the vectors differ in shape");
+  TRY(ops_output(context, 0, &shape, &new_p));
+  TRY(ops_output(context, 1, &shape, &new_m));
+  TRY(ops_output(context, 2, &shape, &new_v));
+  size_t n = ops_elements(&shape);
+  for (size_t i = 0; i < n; i++) {
+    float grad = g[i] * s[7];
+    float first = m[i] + s[2] * (grad - m[i]);
+    float second = v[i] * s[1] + s[3] * grad * grad;
+    float next = p[i] * s[0] - s[4] * first / (sqrtf(second) * s[5] + s[6]);
+    new_p[i] = s[8] != 0 ? next : p[i];
+    new_m[i] = s[8] != 0 ? first : m[i];
+    new_v[i] = s[8] != 0 ? second : v[i];
+  }
+  return NULL;
+}
+
+static OrtStatus *adamw_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
+  (void)a, (void)inputs;
+  out[0] = out[1] = out[2] = in[0];
+  return NULL;
+}
+
+ops_operator ops_adamw = {.name = "AdamW", .inputs = "fffff", .outputs = 3, .run = adamw, .shapes = adamw_shapes};

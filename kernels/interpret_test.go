@@ -1,0 +1,277 @@
+package kernels
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+
+	"github.com/criteria-go/criteria/internal/dropout"
+	"github.com/criteria-go/criteria/internal/optim"
+)
+
+// tensor is an argument in the GPU's memory.
+type tensor struct {
+	Type string `json:"type"`
+	Data []byte `json:"data"`
+}
+
+func tensorOf(kind string, elements any) tensor {
+	var b bytes.Buffer
+	if err := binary.Write(&b, binary.LittleEndian, elements); err != nil {
+		panic(err)
+	}
+	return tensor{kind, b.Bytes()}
+}
+
+func elements[T any](t *testing.T, data []byte) []T {
+	t.Helper()
+	var zero T
+	out := make([]T, len(data)/binary.Size(zero))
+	if err := binary.Read(bytes.NewReader(data), binary.LittleEndian, out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// launch is a kernel with its arguments: tensors and numbers.
+type launch struct {
+	Kernel    string `json:"kernel"`
+	Programs  int    `json:"programs"`
+	Arguments []any  `json:"arguments"`
+}
+
+// interpret runs kernels on the CPU, and returns what became of their tensors.
+func interpret(t *testing.T, launches []launch) [][][]byte {
+	t.Helper()
+	m := manifest(t)
+	for i, l := range launches {
+		at := slices.IndexFunc(m.Kernels, func(k Kernel) bool { return k.Name == l.Kernel })
+		if at < 0 || len(l.Arguments) != len(m.Kernels[at].Arguments) {
+			t.Fatalf("%s with %d arguments is not in the manifest", l.Kernel, len(l.Arguments))
+		}
+		n := l.Arguments[len(l.Arguments)-1].(int) // the last one of every kernel
+		launches[i].Programs = (n + m.Kernels[at].Block - 1) / m.Kernels[at].Block
+	}
+	cases, err := json.Marshal(launches)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(python(t), "interpret.py")
+	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Stdin = bytes.NewReader(cases)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	var results [][][]byte
+	if err := json.Unmarshal(out, &results); err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	return results
+}
+
+// TestKernelDropout: the kernel keeps exactly what Philox says, scales it
+// and rounds it to the nearest, whatever the size, the type and the key.
+func TestKernelDropout(t *testing.T) {
+	type dropoutCase struct {
+		kind string
+		n    int
+		p    float64
+		key  dropout.Key
+	}
+	var cases []dropoutCase
+	for _, kind := range []string{"float32", "float16", "bfloat16"} {
+		cases = append(cases,
+			dropoutCase{kind, 1024, 0.5, dropout.Key{}},
+			dropoutCase{kind, 3001, 0.1, dropout.Key{Seed: 42, Step: 7<<16 | 3, Site: 12}},
+			dropoutCase{kind, 5, 0.25, dropout.Key{Seed: math.MaxUint64, Step: 1<<47 | 5, Site: math.MaxInt32}},
+			dropoutCase{kind, 2048, 0.9, dropout.Key{Seed: 1 << 63, Step: math.MaxUint32, Site: 1}})
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	var launches []launch
+	var inputs [][]float32
+	for _, c := range cases {
+		// A factor of few bits and numbers of few bits: so the products are
+		// exact in every type, except for those of p = 0.1 in float32.
+		x := make([]float32, c.n)
+		for i := range x {
+			x[i] = float32(r.IntN(31)+1) / 16
+		}
+		inputs = append(inputs, x)
+		in, out := tensorOf("fp32", x), tensor{"fp32", make([]byte, 4*c.n)}
+		switch c.kind {
+		case "float16":
+			in, out = tensorOf("fp16", convert(x, toFloat16)), tensor{"fp16", make([]byte, 2*c.n)}
+		case "bfloat16":
+			in, out = tensorOf("bf16", convert(x, toBFloat16)), tensor{"bf16", make([]byte, 2*c.n)}
+		}
+		launches = append(launches, launch{Kernel: "dropout_" + c.kind, Arguments: []any{in, out, tensorOf("i64", []int64{int64(c.key.Step)}),
+			c.key.Seed, c.key.Site, dropout.PhiloxThreshold(c.p), scaleOf(c.kind, c.p), c.n}})
+	}
+	for i, result := range interpret(t, launches) {
+		c := cases[i]
+		mask := make([]byte, c.n)
+		dropout.FillPhilox(mask, c.key, c.p)
+		want := make([]float32, c.n)
+		for j, keep := range mask {
+			if keep == 1 {
+				want[j] = inputs[i][j] * scaleOf(c.kind, c.p)
+			}
+		}
+		ok := false
+		switch c.kind {
+		case "float32":
+			ok = slices.Equal(elements[float32](t, result[1]), want)
+		case "float16":
+			ok = slices.Equal(elements[uint16](t, result[1]), convert(want, toFloat16))
+		case "bfloat16":
+			ok = slices.Equal(elements[uint16](t, result[1]), convert(want, toBFloat16))
+		}
+		if !ok {
+			t.Errorf("%+v: the result is not what Philox says", c)
+		}
+	}
+}
+
+// scaleOf returns 1/(1-p), of few bits for the low precisions.
+func scaleOf(kind string, p float64) float32 {
+	if kind != "float32" {
+		return 1.5
+	}
+	return float32(1 / (1 - p))
+}
+
+func convert(x []float32, to func(float32) uint16) []uint16 {
+	out := make([]uint16, len(x))
+	for i, v := range x {
+		out[i] = to(v)
+	}
+	return out
+}
+
+func toBFloat16(x float32) uint16 { return uint16(math.Float32bits(x) >> 16) }
+
+// toFloat16 converts what float16 represents exactly as a normal number.
+func toFloat16(x float32) uint16 {
+	if x == 0 {
+		return 0
+	}
+	bits := math.Float32bits(x)
+	return uint16(bits>>16&0x8000) | uint16((bits>>23&0xff)-112)<<10 | uint16(bits>>13&0x3ff)
+}
+
+// numbers returns n numbers of all sizes, with zeros, denormal and huge ones.
+func numbers(r *rand.Rand, n int) []float32 {
+	special := []float32{0, float32(math.Copysign(0, -1)), 1e-45, -1e-45, 1e-40, 1.17549435e-38, 3.4e38, -3.4e38, 1, -1, 1e-8}
+	out := make([]float32, n)
+	for i := range out {
+		out[i] = float32(r.NormFloat64() * math.Pow(10, 8*r.Float64()-6))
+		if r.IntN(4) == 0 {
+			out[i] = special[r.IntN(len(special))]
+		}
+	}
+	return out
+}
+
+// scalars are what the kernels of AdamW read of an update.
+func scalars(o optim.AdamW, u optim.Update, finite bool) []float32 {
+	t, flag := float64(u.Step), float32(0)
+	if finite {
+		flag = 1
+	}
+	return []float32{float32(1 - u.LR*u.WeightDecay), float32(o.Beta2), float32(1 - o.Beta1), float32(1 - o.Beta2),
+		float32(u.LR / (1 - math.Pow(o.Beta1, t))), float32(1 / math.Sqrt(1-math.Pow(o.Beta2, t))), float32(o.Eps), u.GradScale, flag}
+}
+
+// sameBits tells whether two vectors agree bit by bit, but for what a NaN carries.
+func sameBits(got, want []float32) bool {
+	return slices.EqualFunc(got, want, func(a, b float32) bool {
+		return math.Float32bits(a) == math.Float32bits(b) || a != a && b != b
+	})
+}
+
+// TestKernelAdamW: the kernel's bits are those of the optimizer of the
+// CPU, also for numbers at the ends of their range; an update that is skipped
+// changes nothing whatever its gradients are.
+func TestKernelAdamW(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	type adamWCase struct {
+		n int
+		u optim.Update
+		// skipped, with gradients that are not finite
+		skipped bool
+	}
+	cases := []adamWCase{
+		{n: 1024, u: optim.Update{Step: 1, LR: 2e-5, WeightDecay: 0.01, GradScale: 1}},
+		{n: 3008, u: optim.Update{Step: 1000, LR: 1e-3, WeightDecay: 0, GradScale: 1. / 3}},
+		{n: 16, u: optim.Update{Step: 2, LR: 0, WeightDecay: 0.1, GradScale: 1e-30}},
+		{n: 2064, u: optim.Update{Step: 3, LR: 1e-3, WeightDecay: 0.01, GradScale: float32(math.NaN())}, skipped: true},
+	}
+	var launches []launch
+	var vectors [][4][]float32
+	for _, c := range cases {
+		p, g, m, v := numbers(r, c.n), numbers(r, c.n), numbers(r, c.n), numbers(r, c.n)
+		for i := range v {
+			v[i] = max(v[i], -v[i])
+			if c.skipped && i%3 == 0 {
+				g[i] = []float32{float32(math.Inf(1)), float32(math.NaN())}[i%2]
+			}
+		}
+		vectors = append(vectors, [4][]float32{p, g, m, v})
+		arguments := []any{tensorOf("fp32", p), tensorOf("fp32", g), tensorOf("fp32", m), tensorOf("fp32", v),
+			tensorOf("fp32", scalars(optim.DefaultAdamW(), c.u, !c.skipped))}
+		for range 3 {
+			arguments = append(arguments, tensor{"fp32", make([]byte, 4*c.n)})
+		}
+		launches = append(launches, launch{Kernel: "adamw", Arguments: append(arguments, c.n)})
+	}
+	for i, result := range interpret(t, launches) {
+		c, x := cases[i], vectors[i]
+		if !c.skipped {
+			optim.DefaultAdamW().Step(x[0], x[2], x[3], x[1], c.u)
+		}
+		for j, want := range [][]float32{x[0], x[2], x[3]} {
+			if !sameBits(elements[float32](t, result[5+j]), want) {
+				t.Errorf("%+v: output %d differs from the CPU's", c, j)
+			}
+		}
+	}
+}
+
+// TestKernelSumSquares: sums of squares, with no other mistake than that of
+// adding 65536 numbers in float32, and infinite if the sum is.
+func TestKernelSumSquares(t *testing.T) {
+	const span = 65536
+	r := rand.New(rand.NewPCG(5, 6))
+	x := make([]float32, 2*span+16)
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	overflow := slices.Clone(x)
+	overflow[span+5] = 2e19
+	var launches []launch
+	for _, x := range [][]float32{x, overflow} {
+		launches = append(launches, launch{Kernel: "sum_squares", Arguments: []any{tensorOf("fp32", x), tensor{"fp32", make([]byte, 12)}, len(x)}})
+	}
+	results := interpret(t, launches)
+	for i, got := range elements[float32](t, results[0][1]) {
+		var want float64
+		for _, v := range x[i*span : min((i+1)*span, len(x))] {
+			want += float64(v) * float64(v)
+		}
+		if math.Abs(float64(got)-want) > 1e-6*want {
+			t.Errorf("sum %d is %v, want %v", i, got, want)
+		}
+	}
+	if got := elements[float32](t, results[1][1]); !math.IsInf(float64(got[1]), 1) || math.IsInf(float64(got[0]+got[2]), 1) {
+		t.Errorf("sums %v, want the second one infinite", got)
+	}
+}

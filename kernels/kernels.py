@@ -1,0 +1,102 @@
+"""The kernels that criteria launches on an NVIDIA GPU, in Triton.
+
+build.py compiles them ahead of time; interpret.py runs them on the CPU, for
+tests. Products and sums are rounded one by one, roots and quotients to the
+nearest: so a kernel gives the bits that the same arithmetic gives on a CPU.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def dropout(x, y, position, seed, site, threshold, scale, n, BLOCK: tl.constexpr):
+    """y = keep ? x * scale : 0, of n elements.
+
+    Element i is kept if word i % 4 of Philox4x32-10 (Salmon et al.: Parallel
+    Random Numbers: As Easy as 1, 2, 3; SC 2011) is not below the threshold. The
+    counter is (i / 4, site, position), the key the seed. The position within the
+    training, 64 bits, is read from the GPU's memory: launches that a CUDA graph
+    repeats drop other elements each time. What was dropped is known again in
+    the backward pass: nothing of it is kept.
+    """
+    first = tl.program_id(0) * BLOCK
+    at = tl.load(position)
+    counter = first // 4 + tl.arange(0, BLOCK // 4)
+    a, b, c, d = tl.philox(seed, counter, site, at.to(tl.int32), (at >> 32).to(tl.int32))
+    keep = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [BLOCK]) >= threshold
+    i = first + tl.arange(0, BLOCK)
+    # A mask that may end anywhere would have elements loaded one by one.
+    if first + BLOCK <= n:
+        drop(x + i, y + i, keep, scale, None)
+    else:
+        drop(x + i, y + i, keep, scale, i < n)
+
+
+@triton.jit
+def drop(x, y, keep, scale, mask):
+    value = tl.load(x, mask=mask).to(tl.float32)
+    tl.store(y, tl.where(keep, value * scale, 0.0).to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def sum_squares(x, sums, n, SPAN: tl.constexpr, BLOCK: tl.constexpr):
+    """sums[k] = the sum of the squares of elements k * SPAN to (k + 1) * SPAN."""
+    first = tl.program_id(0) * SPAN
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, SPAN, BLOCK):
+        i = first + start + tl.arange(0, BLOCK)
+        value = tl.load(x + i, mask=i < n, other=0.0)
+        total += value * value
+    tl.store(sums + tl.program_id(0), tl.sum(total, axis=0))
+
+
+@triton.jit
+def adamw_step(p, m, v, g, scalars):
+    """One step of AdamW, in the order of operations of internal/optim.
+
+    scalars: 1 - lr * weight decay, beta2, 1 - beta1, 1 - beta2, lr / (1 - beta1^t),
+    1 / sqrt(1 - beta2^t), epsilon, the factor of the gradients.
+    """
+    decay = tl.load(scalars)
+    beta2 = tl.load(scalars + 1)
+    weight1 = tl.load(scalars + 2)
+    weight2 = tl.load(scalars + 3)
+    step = tl.load(scalars + 4)
+    correction = tl.load(scalars + 5)
+    epsilon = tl.load(scalars + 6)
+    g = g * tl.load(scalars + 7)
+    m = m + weight1 * (g - m)
+    v = v * beta2 + weight2 * g * g
+    p = p * decay - tl.div_rn(step * m, tl.sqrt_rn(v) * correction + epsilon)
+    return p, m, v
+
+
+@triton.jit
+def adamw(p, g, m, v, scalars, new_p, new_m, new_v, n, BLOCK: tl.constexpr):
+    """adamw_step on n elements, if scalars[8] is not 0; else all stays as it was."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    old_p = tl.load(p + i, mask=i < n)
+    old_m = tl.load(m + i, mask=i < n)
+    old_v = tl.load(v + i, mask=i < n)
+    next_p, next_m, next_v = adamw_step(old_p, old_m, old_v, tl.load(g + i, mask=i < n), scalars)
+    finite = tl.load(scalars + 8) != 0
+    tl.store(new_p + i, tl.where(finite, next_p, old_p), mask=i < n)
+    tl.store(new_m + i, tl.where(finite, next_m, old_m), mask=i < n)
+    tl.store(new_v + i, tl.where(finite, next_v, old_v), mask=i < n)
+
+
+# How each binary is made: its kernel, the types of its arguments in their order
+# ("%16": a multiple of 16), the warps of a program, the elements that a program
+# works on, constants.
+def variant(kernel, types, warps, block, **constants):
+    return dict(kernel=kernel, types=types.split(), warps=warps, block=block, constants=constants)
+
+
+VARIANTS = {
+    f"dropout_{name}": variant(dropout, f"*{t} *{t} *i64 u64 i32 u32 fp32 i32", 4, 1024, BLOCK=1024)
+    for name, t in [("float32", "fp32"), ("float16", "fp16"), ("bfloat16", "bf16")]
+} | {
+    "sum_squares": variant(sum_squares, "*fp32 *fp32 i32%16", 8, 65536, SPAN=65536, BLOCK=4096),
+    "adamw": variant(adamw, "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 i32%16", 4, 1024, BLOCK=1024),
+}
