@@ -48,7 +48,7 @@ var rooms = map[string][]string{
 	"internal/mlflow/mlflowtest": {},
 	"internal/optim":             {"internal/parallel"},
 	"internal/optunadb":          {"internal/study"},
-	"internal/ort":               {},
+	"internal/ort":               {"kernels"},
 	"internal/parallel":          {},
 	"internal/report":            {"internal/atomicfile"},
 	"internal/study":             {},
