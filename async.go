@@ -1,6 +1,9 @@
 package criteria
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // asyncSession is a [Session] on a device that computes by itself. Its methods
 // begin what the ones without Async do and return at once; what these would
@@ -11,43 +14,76 @@ type asyncSession interface {
 	UpdateAsync(ctx context.Context, learningRate float64) (wait func() (gradNorm float64, err error), err error)
 }
 
-// synchronous makes a session of the other kind one whose results are there at
-// once.
-type synchronous struct{ Session }
-
-func (s synchronous) AccumulateAsync(ctx context.Context, b Batch, step, micro int) (func() (BatchResult, error), error) {
-	result, err := s.Accumulate(ctx, b, step, micro)
-	return func() (BatchResult, error) { return result, nil }, err
+// later is a result that is there, or that wait returns.
+type later[T any] struct {
+	value T
+	wait  func() (T, error) // nil: the value is there
 }
 
-func (s synchronous) UpdateAsync(ctx context.Context, learningRate float64) (func() (float64, error), error) {
-	norm, err := s.Update(ctx, learningRate)
-	return func() (float64, error) { return norm, nil }, err
+func (l later[T]) get() (T, error) {
+	if l.wait != nil {
+		return l.wait()
+	}
+	return l.value, nil
 }
 
-// inFlight are the parts of steps that were begun and whose results are not yet
-// part of the run's state, oldest first.
+// inFlight begins parts of steps and keeps those whose results are not yet part
+// of the run's state, oldest first. The results of a device lag behind by one
+// step, an accumulation and an update; all others are looked at as soon as they
+// are there, before anything else is computed.
 type inFlight struct {
-	depth int // how many stay under way while the next one is begun
-	parts []part
-	err   error // of the first part that failed; those after it are not looked at
+	session Session
+	async   asyncSession // nil: the results are there at once
+	depth   int          // how many parts stay under way while the next one is begun
+	parts   []part
+	settled func(part) error // makes the result of a part one of the state
+	err     error            // of the first part that failed; those after it are not looked at
 }
 
 // part is an accumulation or an update.
 type part struct {
+	*microBatch
 	update bool
-	settle func() error // waits for the result and makes it part of the state
+	result later[BatchResult] // of an accumulation
+	rate   float64            // of an update
+	norm   later[float64]     // of an update
 }
 
-// asynchronously returns the session as what begins parts of steps, and in what
-// they are kept. The results of a device lag behind by one step, an accumulation
-// and an update; all others are looked at as soon as they are there, before
-// anything else is computed.
-func asynchronously(s Session) (asyncSession, *inFlight) {
+func newInFlight(s Session, settled func(part) error) *inFlight {
+	f := &inFlight{session: s, settled: settled}
 	if a, ok := s.(asyncSession); ok {
-		return a, &inFlight{depth: 2}
+		f.async, f.depth = a, 2
 	}
-	return synchronous{s}, &inFlight{}
+	return f
+}
+
+// accumulate begins with a micro-batch. The error is that of this or of an older
+// part.
+func (f *inFlight) accumulate(ctx context.Context, m *microBatch, step, micro int) (began bool, err error) {
+	p := part{microBatch: m}
+	if f.async != nil {
+		p.result.wait, err = f.async.AccumulateAsync(ctx, m.Batch, step, micro)
+	} else {
+		p.result.value, err = f.session.Accumulate(ctx, m.Batch, step, micro)
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, f.begun(p)
+}
+
+// update begins with the update that follows a micro-batch.
+func (f *inFlight) update(ctx context.Context, m *microBatch, rate float64) (began bool, err error) {
+	p := part{microBatch: m, update: true, rate: rate}
+	if f.async != nil {
+		p.norm.wait, err = f.async.UpdateAsync(ctx, rate)
+	} else {
+		p.norm.value, err = f.session.Update(ctx, rate)
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, f.begun(p)
 }
 
 // begun adds a part and settles older ones.
@@ -60,8 +96,8 @@ func (f *inFlight) begun(p part) error {
 func (f *inFlight) settle(left int) error {
 	for f.err == nil && len(f.parts) > left {
 		p := f.parts[0]
-		f.parts = f.parts[1:]
-		f.err = p.settle()
+		f.parts = slices.Delete(f.parts, 0, 1)
+		f.err = f.settled(p)
 	}
 	return f.err
 }
@@ -69,10 +105,5 @@ func (f *inFlight) settle(left int) error {
 // updating reports whether an update is under way: the weights are then not those
 // of the run's state.
 func (f *inFlight) updating() bool {
-	for _, p := range f.parts {
-		if p.update {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(f.parts, func(p part) bool { return p.update })
 }

@@ -2,6 +2,7 @@ package criteria
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/criteria-go/criteria/internal/data"
 )
@@ -67,33 +68,112 @@ func rowsOf(plans []data.BatchPlan) [][]int {
 
 // batch puts rows together, with their labels and the weights of their classes.
 func (s *encodedSplit) batch(rows []int) Batch {
-	b := padded(s.encodings, rows, s.padTo)
-	b.Labels = make([]int64, len(rows))
-	b.SampleWeights = make([]float32, len(rows))
-	for i, row := range rows {
-		b.Labels[i] = s.labels[row]
-		b.SampleWeights[i] = s.weights[s.labels[row]]
-	}
+	var b Batch
+	s.fill(&b, rows)
 	return b
+}
+
+// fill is batch in the memory of an earlier one.
+func (s *encodedSplit) fill(b *Batch, rows []int) {
+	pad(b, s.encodings, rows, s.padTo)
+	b.Labels, b.SampleWeights = b.Labels[:0], b.SampleWeights[:0]
+	for _, row := range rows {
+		b.Labels = append(b.Labels, s.labels[row])
+		b.SampleWeights = append(b.SampleWeights, s.weights[s.labels[row]])
+	}
 }
 
 // padded lays rows of e side by side, each filled up with padding to the length
 // of the longest or, if that is more, to padTo.
 func padded(e Encodings, rows []int, padTo int) Batch {
+	var b Batch
+	pad(&b, e, rows, padTo)
+	return b
+}
+
+// pad is padded in the memory of an earlier batch.
+func pad(b *Batch, e Encodings, rows []int, padTo int) {
 	length := padTo
 	for _, row := range rows {
 		length = max(length, len(e.At(row)))
 	}
-	b := Batch{
-		Rows: len(rows), Length: length,
-		InputIDs:      make([]int64, len(rows)*length),
-		AttentionMask: make([]int64, len(rows)*length),
-	}
-	for i, row := range rows {
-		for j, id := range e.At(row) {
-			b.InputIDs[i*length+j] = int64(id)
-			b.AttentionMask[i*length+j] = 1
+	b.Rows, b.Length = len(rows), length
+	b.InputIDs, b.AttentionMask = b.InputIDs[:0], b.AttentionMask[:0]
+	for _, row := range rows {
+		ids := e.At(row)
+		for _, id := range ids {
+			b.InputIDs = append(b.InputIDs, int64(id))
+			b.AttentionMask = append(b.AttentionMask, 1)
+		}
+		for range length - len(ids) {
+			b.InputIDs = append(b.InputIDs, 0)
+			b.AttentionMask = append(b.AttentionMask, 0)
 		}
 	}
-	return b
+}
+
+// largest returns the most rows and the most tokens of the batches of a plan.
+func (s *encodedSplit) largest(plan [][]int) (rows, tokens int) {
+	for _, batch := range plan {
+		length := s.padTo
+		for _, row := range batch {
+			length = max(length, s.lengths[row])
+		}
+		rows, tokens = max(rows, len(batch)), max(tokens, len(batch)*length)
+	}
+	return rows, tokens
+}
+
+// microBatch is a batch on its way through a session. Its labels are wanted again
+// when its result arrives.
+type microBatch struct {
+	Batch
+	pairs   int     // of the epoch, up to its end
+	updates bool    // whether an update follows it
+	loss    float64 // once it is known
+}
+
+// A feed builds the batches of a plan, in order, while those before them are
+// computed. It makes do with the memory of few.
+type feed struct {
+	built, empty chan *microBatch
+	builder      sync.WaitGroup
+}
+
+// feed starts to build the batches of a plan, of which at most held have been
+// taken and not given back at any time. It must be stopped.
+func (s *encodedSplit) feed(plan [][]int, held int) *feed {
+	f := &feed{built: make(chan *microBatch, held+1), empty: make(chan *microBatch, held+1)}
+	rows, tokens := s.largest(plan)
+	for range cap(f.empty) {
+		f.empty <- &microBatch{Batch: Batch{
+			InputIDs: make([]int64, 0, tokens), AttentionMask: make([]int64, 0, tokens),
+			Labels: make([]int64, 0, rows), SampleWeights: make([]float32, 0, rows),
+		}}
+	}
+	f.builder.Go(func() {
+		for _, rows := range plan {
+			b, ok := <-f.empty
+			if !ok {
+				return
+			}
+			s.fill(&b.Batch, rows)
+			f.built <- b // there is room for all of them
+		}
+	})
+	return f
+}
+
+// take returns the next batch of the plan. It is the caller's until it is given
+// back.
+func (f *feed) take() *microBatch { return <-f.built }
+
+// giveBack lets another batch be built in the memory of b.
+func (f *feed) giveBack(b *microBatch) { f.empty <- b }
+
+// stop ends the feed, wherever in the plan it is. No batch may be taken or given
+// back any more.
+func (f *feed) stop() {
+	close(f.empty)
+	f.builder.Wait()
 }

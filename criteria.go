@@ -69,7 +69,8 @@ type Session interface {
 	// Accumulate runs forward and backward over one micro-batch with dropout
 	// and adds the gradients. step counts updates from 0, micro the
 	// micro-batches within it; together with the seed they decide the dropout
-	// masks, so that a resumed run draws the same ones.
+	// masks, so that a resumed run draws the same ones. The logits are read
+	// before the next call: their memory may be used again.
 	Accumulate(ctx context.Context, b Batch, step, micro int) (BatchResult, error)
 	// Update clips the accumulated gradients, takes one optimizer step at the
 	// given learning rate and clears them. It returns the gradient norm

@@ -572,8 +572,23 @@ func (r *run) finished() bool {
 // trainEpoch goes once through the training split. The last window of
 // accumulation may be incomplete; it still makes an update.
 func (r *run) trainEpoch(ctx context.Context) error {
-	session, flight := asynchronously(r.session)
-	err := r.beginSteps(ctx, session, flight)
+	t := r.cfg.Train
+	batches := r.train.trainingBatches(t.BatchSize, t.Seed, r.state.Epoch)
+	done := 0
+	for _, rows := range batches[:r.state.Micro] {
+		done += len(rows)
+	}
+	var feed *feed
+	flight := newInFlight(r.session, func(p part) error {
+		err := r.settled(p)
+		if last := p.update == p.updates; last && err == nil {
+			feed.giveBack(p.microBatch)
+		}
+		return err
+	})
+	feed = r.train.feed(batches[r.state.Micro:], flight.depth+1)
+	defer feed.stop()
+	err := r.beginSteps(ctx, flight, feed, len(batches), done)
 	if settleErr := flight.settle(0); settleErr != nil {
 		err = settleErr // it happened before whatever else did
 	}
@@ -582,49 +597,39 @@ func (r *run) trainEpoch(ctx context.Context) error {
 	return err
 }
 
-// beginSteps lets the session compute one micro-batch after the other. What comes
-// of them becomes part of the state when it is there, in the same order.
-func (r *run) beginSteps(ctx context.Context, session asyncSession, flight *inFlight) error {
-	t := r.cfg.Train
-	batches := r.train.trainingBatches(t.BatchSize, t.Seed, r.state.Epoch)
+// beginSteps lets the session compute one micro-batch after the other, of all
+// there are in an epoch. What comes of them becomes part of the state when it is
+// there, in the same order. done counts the pairs of micro-batches before them.
+func (r *run) beginSteps(ctx context.Context, flight *inFlight, feed *feed, all, done int) error {
+	window := r.cfg.Train.GradientAccumulationSteps
 	// The engine does not see the end of ctx: an update once begun is finished,
 	// so that the checkpoint of an interrupted run wastes nothing.
 	work := context.WithoutCancel(ctx)
-	pairs := 0
-	for _, rows := range batches[:r.state.Micro] {
-		pairs += len(rows)
-	}
 	step := r.state.Step // begun; the state counts what is done
-	for micro := r.state.Micro; micro < len(batches); micro++ {
-		inWindow := micro % t.GradientAccumulationSteps
+	for micro := r.state.Micro; micro < all; micro++ {
+		inWindow := micro % window
 		if err := ctx.Err(); err != nil && inWindow == 0 {
 			return err
 		}
-		updates := inWindow == t.GradientAccumulationSteps-1 || micro == len(batches)-1
-		b := r.train.batch(batches[micro])
-		result, err := session.AccumulateAsync(work, b, step, inWindow)
-		if err != nil {
+		m := feed.take()
+		done += m.Rows
+		m.pairs, m.updates = done, inWindow == window-1 || micro == all-1
+		if began, err := flight.accumulate(work, m, step, inWindow); !began {
 			return r.stepError(step, err)
-		}
-		pairs += len(batches[micro])
-		m := &microBatch{Batch: b, pairs: pairs, updates: updates}
-		if err := flight.begun(part{settle: func() error { return r.accumulated(m, result) }}); err != nil {
+		} else if err != nil {
 			return err
 		}
-		if !updates {
+		if !m.updates {
 			continue
 		}
-		rate := r.schedule.LR(step)
-		norm, err := session.UpdateAsync(work, rate)
-		if err != nil {
+		if began, err := flight.update(work, m, r.schedule.LR(step)); !began {
 			r.unsound = true
 			return r.stepError(step, err)
-		}
-		step++
-		if err := flight.begun(part{update: true, settle: func() error { return r.updated(m, rate, norm) }}); err != nil {
+		} else if err != nil {
 			return err
 		}
-		if micro < len(batches)-1 && r.checkpointDue(step) {
+		step++
+		if micro < all-1 && r.checkpointDue(step) {
 			if err := flight.settle(0); err != nil {
 				return err
 			}
@@ -636,49 +641,48 @@ func (r *run) beginSteps(ctx context.Context, session asyncSession, flight *inFl
 	return nil
 }
 
-// microBatch is one that was begun. Its labels are wanted again when its result
-// arrives.
-type microBatch struct {
-	Batch
-	pairs   int  // of the epoch, up to its end
-	updates bool // whether an update follows it
-	loss    float64
+// settled makes the result of a part of a step one of the state.
+func (r *run) settled(p part) error {
+	if p.update {
+		return r.updated(p)
+	}
+	return r.accumulated(p)
 }
 
 // accumulated waits for the result of a micro-batch.
-func (r *run) accumulated(m *microBatch, wait func() (BatchResult, error)) error {
+func (r *run) accumulated(p part) error {
 	s := &r.state
-	result, err := wait()
+	result, err := p.result.get()
 	if err != nil {
 		return r.stepError(s.Step, err)
 	}
 	if !finite(result.Loss) {
 		return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: result.Loss, LearningRate: r.schedule.LR(s.Step)}
 	}
-	s.Tally.add(m.Batch, result)
+	s.Tally.add(p.Batch, result)
 	s.Micro++
-	m.loss = result.Loss
-	if !m.updates {
-		r.hookStep(PhaseTrain, m.pairs, r.train.len(), m.loss)
+	p.loss = result.Loss
+	if !p.updates {
+		r.hookStep(PhaseTrain, p.pairs, r.train.len(), p.loss)
 	}
 	return nil
 }
 
 // updated waits for the gradient norm of the update that followed a micro-batch.
-func (r *run) updated(m *microBatch, rate float64, wait func() (float64, error)) error {
+func (r *run) updated(p part) error {
 	s := &r.state
-	norm, err := wait()
+	norm, err := p.norm.get()
 	if err != nil {
 		r.unsound = true
 		return r.stepError(s.Step, err)
 	}
-	r.lastRate, r.lastNorm = rate, norm
+	r.lastRate, r.lastNorm = p.rate, norm
 	if !finite(norm) {
-		return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: m.loss, GradNorm: norm, LearningRate: rate}
+		return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: p.loss, GradNorm: norm, LearningRate: p.rate}
 	}
 	s.Step++
 	r.boundary = *s
-	r.hookStep(PhaseTrain, m.pairs, r.train.len(), m.loss)
+	r.hookStep(PhaseTrain, p.pairs, r.train.len(), p.loss)
 	return nil
 }
 
@@ -708,24 +712,29 @@ func (r *run) evaluate(ctx context.Context, session Session, phase Phase, split 
 	if phase == PhaseVal {
 		r.valMargin = margins{}
 	}
+	work := context.WithoutCancel(ctx)
+	plan := split.evaluationBatches(r.cfg.Train.EvalBatchSize)
+	feed := split.feed(plan, 1)
+	defer feed.stop()
 	pairs := 0
-	for _, rows := range split.evaluationBatches(r.cfg.Train.EvalBatchSize) {
+	for range plan {
 		if err := ctx.Err(); err != nil {
 			return tally{}, err
 		}
-		b := split.batch(rows)
-		result, err := session.Evaluate(context.WithoutCancel(ctx), b)
+		b := feed.take()
+		result, err := session.Evaluate(work, b.Batch)
 		if err != nil {
 			return tally{}, fmt.Errorf("criteria: evaluate the %s split: %w", phase, err)
 		}
 		if !finite(result.Loss) {
 			return tally{}, &DivergedError{Epoch: r.state.Epoch, Step: r.state.Step, Loss: result.Loss, LearningRate: r.lastRate}
 		}
-		sum.add(b, result)
+		sum.add(b.Batch, result)
 		if phase == PhaseVal {
-			r.valMargin.add(b, result)
+			r.valMargin.add(b.Batch, result)
 		}
-		pairs += len(rows)
+		pairs += b.Rows
+		feed.giveBack(b)
 		r.hookStep(phase, pairs, split.len(), result.Loss)
 	}
 	return sum, nil

@@ -30,10 +30,7 @@ const basePair = 500 * time.Millisecond
 func BenchmarkScaling(b *testing.B) {
 	for _, pairs := range []int{1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprint(pairs), func(b *testing.B) {
-			checkpoint := b.TempDir()
-			if err := os.WriteFile(filepath.Join(checkpoint, "config.json"), []byte("{}"), 0o644); err != nil {
-				b.Fatal(err)
-			}
+			checkpoint := emptyCheckpoint(b)
 			before := liveBytes()
 			data, tokens := longPosts(pairs)
 			engine := &idleEngine{}
@@ -63,6 +60,16 @@ func BenchmarkScaling(b *testing.B) {
 			b.ReportMetric(float64(engine.held-before)/float64(tokens), "B/token")
 		})
 	}
+}
+
+// emptyCheckpoint returns a folder that only an engine accepts that reads nothing.
+func emptyCheckpoint(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // idleEngine computes nothing.

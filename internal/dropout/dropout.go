@@ -6,7 +6,6 @@ package dropout
 import (
 	"encoding/binary"
 	"fmt"
-	"sync"
 
 	"github.com/criteria-go/criteria/internal/parallel"
 )
@@ -111,25 +110,17 @@ const chunk = 1 << 16
 // Fill writes the key's whole mask to dst, on the given number of threads. The
 // result is that of FillMask at offset 0.
 func Fill(dst []byte, key Key, p float64, threads int) {
-	f := fills.Get().(*fill)
-	*f = fill{dst, key, p}
-	parallel.Run((len(dst)+chunk-1)/chunk, threads, f)
-	*f = fill{}
-	fills.Put(f)
+	fill.Run((len(dst)+chunk-1)/chunk, threads, mask{dst, key, p})
 }
 
-// fill is the task of making a mask.
-type fill struct {
+// mask is one to be made.
+type mask struct {
 	dst []byte
 	key Key
 	p   float64
 }
 
-// fills keeps tasks for reuse: a training step makes dozens of masks.
-var fills = sync.Pool{New: func() any { return new(fill) }}
-
-// Do implements [parallel.Task].
-func (f *fill) Do(part int) {
+var fill = parallel.New(func(m *mask, part int) {
 	from := part * chunk
-	FillMask(f.dst[from:min(from+chunk, len(f.dst))], f.key, from, f.p)
-}
+	FillMask(m.dst[from:min(from+chunk, len(m.dst))], m.key, from, m.p)
+})

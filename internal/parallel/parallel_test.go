@@ -16,7 +16,7 @@ type counter struct {
 	now, most atomic.Int64
 }
 
-func (c *counter) Do(part int) {
+func (c *counter) count(part int) {
 	now := c.now.Add(1)
 	for most := c.most.Load(); now > most && !c.most.CompareAndSwap(most, now); most = c.most.Load() {
 	}
@@ -25,12 +25,14 @@ func (c *counter) Do(part int) {
 	c.now.Add(-1)
 }
 
-func TestRun(t *testing.T) {
+var counting = parallel.New(func(c **counter, part int) { (*c).count(part) })
+
+func TestDo(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	for _, parts := range []int{0, 1, 2, 3, 100} {
 		for _, threads := range []int{-1, 0, 1, 2, 3, 8} {
 			c := &counter{done: make([]atomic.Int64, parts)}
-			parallel.Run(parts, threads, c)
+			parallel.Do(parts, threads, c.count)
 			for i := range c.done {
 				if n := c.done[i].Load(); n != 1 {
 					t.Errorf("%d parts on %d threads: part %d was done %d times", parts, threads, i, n)
@@ -44,7 +46,7 @@ func TestRun(t *testing.T) {
 }
 
 // Many loops at the same time do not have many times the helpers.
-func TestRunsShareCores(t *testing.T) {
+func TestLoopsShareCores(t *testing.T) {
 	const cores, callers = 4, 6
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
 	all := &counter{done: make([]atomic.Int64, 200)}
@@ -52,7 +54,7 @@ func TestRunsShareCores(t *testing.T) {
 	for range callers {
 		group.Go(func() {
 			for range 50 {
-				parallel.Run(len(all.done), 8, all)
+				counting.Run(len(all.done), 8, all)
 			}
 		})
 	}
@@ -72,7 +74,7 @@ func TestRunsShareCores(t *testing.T) {
 
 // A loop allocates nothing, once there were some. (testing.AllocsPerRun would
 // measure on one core, without helpers.)
-func TestRunAllocatesNothing(t *testing.T) {
+func TestLoopAllocatesNothing(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it empties a sync.Pool
 	c := &counter{done: make([]atomic.Int64, 64)}
@@ -81,7 +83,7 @@ func TestRunAllocatesNothing(t *testing.T) {
 	for range 2 {
 		runtime.ReadMemStats(&before)
 		for range loops {
-			parallel.Run(len(c.done), 4, c)
+			counting.Run(len(c.done), 4, c)
 		}
 		runtime.ReadMemStats(&after)
 	}

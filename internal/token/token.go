@@ -310,7 +310,7 @@ func (t *Tokenizer) split(ctx context.Context, texts []string, workers int) ([][
 	}
 	const portion = 16 // texts taken at once: fewer would contend, more would leave one goroutine last
 	ids := make([][]int32, len(texts))
-	parallel.Run((len(texts)+portion-1)/portion, workers, parallel.Func(func(part int) {
+	parallel.Do((len(texts)+portion-1)/portion, workers, func(part int) {
 		if ctx.Err() != nil {
 			return
 		}
@@ -318,7 +318,7 @@ func (t *Tokenizer) split(ctx context.Context, texts []string, workers int) ([][
 		for i, text := range texts[from:min(from+portion, len(texts))] {
 			ids[from+i] = t.ids(text)
 		}
-	}))
+	})
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
