@@ -4,6 +4,7 @@ import (
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/optim"
 	"github.com/criteria-go/criteria/internal/ort"
+	"github.com/criteria-go/criteria/internal/parallel"
 )
 
 // embeddings is the table of word embeddings in training, which begins the flat
@@ -113,8 +114,8 @@ func (r *lazyRows) settleAll() {
 	if r.deferred.Len() == 0 {
 		return
 	}
-	optim.Parallel(len(r.applied), rowsAtOnce, r.threads, func(_, from, to int) {
-		for id := from; id < to; id++ {
+	parallel.Do((len(r.applied)+rowsAtOnce-1)/rowsAtOnce, r.threads, func(part int) {
+		for id := part * rowsAtOnce; id < min((part+1)*rowsAtOnce, len(r.applied)); id++ {
 			r.settle(int64(id))
 		}
 	})
@@ -135,16 +136,29 @@ func (r *lazyRows) forget() {
 // of all others off.
 func (r *lazyRows) step(o optim.AdamW, u optim.Update) {
 	r.deferred.Add(o, u)
-	gradients, n := r.gradients.Float32(), int32(r.deferred.Len())
-	single := u
-	single.Threads = 1
-	optim.Parallel(len(r.touched), rowsAtOnce/8, u.Threads, func(_, from, to int) {
-		for _, id := range r.touched[from:to] {
-			o.Step(r.row(r.params, id), r.row(r.m, id), r.row(r.v, id), r.row(gradients, id), single)
-			r.applied[id] = n
-		}
-	})
+	threads := u.Threads
+	u.Threads = 1 // for one row
+	stepRows.Run((len(r.touched)+stepRowsAtOnce-1)/stepRowsAtOnce, threads, steppedRows{r, o, u})
 }
+
+// stepRowsAtOnce is how many touched rows a thread takes at a time.
+const stepRowsAtOnce = 32
+
+// steppedRows is what a step of the touched rows works on.
+type steppedRows struct {
+	*lazyRows
+	adamW  optim.AdamW
+	update optim.Update
+}
+
+var stepRows = parallel.New(func(r *steppedRows, part int) {
+	from, to := part*stepRowsAtOnce, min((part+1)*stepRowsAtOnce, len(r.touched))
+	gradients, n := r.gradients.Float32(), int32(r.deferred.Len())
+	for _, id := range r.touched[from:to] {
+		r.adamW.Step(r.row(r.params, id), r.row(r.m, id), r.row(r.v, id), r.row(gradients, id), r.update)
+		r.applied[id] = n
+	}
+})
 
 // settle brings the rows of the word embeddings up to date that a batch looks up.
 func (e *Engine) settle(ids []int64) {

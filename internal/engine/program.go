@@ -220,9 +220,11 @@ func (t *batchTensors) load(b Batch) {
 }
 
 // result copies what a run computed for the rows of b.
-func (t *batchTensors) result(b Batch) Result {
-	r := Result{Logits: make([]float32, b.Rows*deberta.Classes)}
-	copy(r.Logits, t.logits.Float32())
+func (t *batchTensors) result(b Batch) Result { return t.resultIn(nil, b) }
+
+// resultIn is result in the memory of earlier logits.
+func (t *batchTensors) resultIn(logits []float32, b Batch) Result {
+	r := Result{Logits: append(logits[:0], t.logits.Float32()[:b.Rows*deberta.Classes]...)}
 	if b.Labels != nil {
 		r.Loss = float64(t.loss.Float32()[0])
 	}

@@ -7,13 +7,13 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"sync"
 
 	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/dropout"
 	"github.com/criteria-go/criteria/internal/optim"
 	"github.com/criteria-go/criteria/internal/ort"
+	"github.com/criteria-go/criteria/internal/parallel"
 )
 
 // trainer is what an engine holds for training only.
@@ -32,7 +32,9 @@ type trainer struct {
 	masks      *ort.Buffer // dropout masks of the running micro-batch
 	generation int         // counts the mask buffers, so that programs bind anew
 
-	words *embeddings
+	words  *embeddings
+	zero   func(block int) bool // of words, made once
+	logits []float32            // of the last micro-batch
 }
 
 var errNotTraining = errors.New("engine: opened for inference only")
@@ -56,6 +58,7 @@ func newTrainer(e *Engine, spec Training) (_ *trainer, err error) {
 		}
 	}
 	t.words = newEmbeddings(e.layout, t.gradients)
+	t.zero = t.words.zero
 	t.optimizer, err = newOptimizer(e, t.gradients, t.words, spec)
 	return t, err
 }
@@ -103,7 +106,7 @@ func (t *trainer) bindGradients(p *program, b *ort.Binding, gradients *ort.Buffe
 // it: together with the seed they decide the dropout masks.
 //
 // After an error, and if ctx ends, nothing is accumulated: the engine is as it
-// was after the last Update.
+// was after the last Update. The logits are overwritten by the next call.
 func (e *Engine) Accumulate(ctx context.Context, b Batch, step, micro int) (Result, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -157,7 +160,9 @@ func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Res
 	}
 	t.words.add(p.ids.Int64(), p.mask.Int64(), p.rowGradients.Float32())
 	t.accumulated++
-	return p.result(b), nil
+	r := p.resultIn(t.logits, b)
+	t.logits = r.Logits
+	return r, nil
 }
 
 // adding returns the program's second binding, whose gradients go to scratch.
@@ -184,19 +189,22 @@ func (t *trainer) adding(p *program) (*ort.Binding, error) {
 func (t *trainer) addScratch() {
 	from := t.layout.offsets[1]
 	sum, more := t.gradients.Float32()[from:], t.scratch.Float32()[from:]
-	var wait sync.WaitGroup
-	share := roundUp((len(sum)+t.threads-1)/t.threads, alignment)
-	for start := 0; start < len(sum); start += share {
-		end := min(start+share, len(sum))
-		wait.Go(func() {
-			to, from := sum[start:end], more[start:end]
-			for i, x := range from {
-				to[i] += x
-			}
-		})
-	}
-	wait.Wait()
+	addition.Run((len(sum)+additionPart-1)/additionPart, t.threads, added{sum, more})
 }
+
+// additionPart is how many gradients a thread adds at a time.
+const additionPart = 1 << 16
+
+// added are two vectors, of which the second one is added to the first.
+type added struct{ sum, more []float32 }
+
+var addition = parallel.New(func(a *added, part int) {
+	from, to := part*additionPart, min((part+1)*additionPart, len(a.sum))
+	sum := a.sum[from:to]
+	for i, x := range a.more[from:to] {
+		sum[i] += x
+	}
+})
 
 // drawMasks fills the dropout masks of a program.
 func (t *trainer) drawMasks(p *program, step, micro int) error {
@@ -279,7 +287,7 @@ func (e *Engine) Update(ctx context.Context, learningRate float64) (gradNorm flo
 	t := e.trainer
 	defer t.discard()
 	share := 1 / float64(t.accumulated)
-	norm := optim.GlobalNorm(t.gradients.Float32(), t.words.zero, t.threads) * share
+	norm := optim.GlobalNorm(t.gradients.Float32(), t.zero, t.threads) * share
 	if norm-norm != 0 { // NaN or infinite
 		return norm, nil
 	}

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"math"
 	"unsafe"
+
+	"github.com/criteria-go/criteria/internal/parallel"
 )
 
 // AdamW is the optimizer of Loshchilov and Hutter (Decoupled Weight Decay
@@ -64,10 +66,18 @@ func (o AdamW) Step(p, m, v, g []float32, u Update) {
 	if len(m) != len(p) || len(v) != len(p) || len(g) != len(p) {
 		panic(fmt.Sprintf("optim: %d parameters with %d and %d moments and %d gradients", len(p), len(m), len(v), len(g)))
 	}
-	s := o.scalars(u)
-	Parallel(len(p), part, u.Threads, func(_, from, to int) {
-		C.optim_adamw(floats(p[from:]), floats(m[from:]), floats(v[from:]), floats(g[from:]), C.size_t(to-from), &s)
-	})
+	step.Run((len(p)+part-1)/part, u.Threads, stepped{p, m, v, g, o.scalars(u)})
 }
+
+// stepped is what a step works on.
+type stepped struct {
+	p, m, v, g []float32
+	scalars    C.optim_adamw_scalars
+}
+
+var step = parallel.New(func(s *stepped, i int) {
+	from, to := i*part, min((i+1)*part, len(s.p))
+	C.optim_adamw(floats(s.p[from:]), floats(s.m[from:]), floats(s.v[from:]), floats(s.g[from:]), C.size_t(to-from), &s.scalars)
+})
 
 func floats(s []float32) *C.float { return (*C.float)(unsafe.Pointer(unsafe.SliceData(s))) }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sort"
 	"unsafe"
+
+	"github.com/criteria-go/criteria/internal/parallel"
 )
 
 // BlockSize is the number of neighbouring state values that share a scale.
@@ -85,18 +87,29 @@ func (o *AdamW8bit) Step(p, g []float32, s State8bit, u Update) {
 		panic(fmt.Sprintf("optim: %d parameters with %d gradients, %d and %d codes, %d and %d scales",
 			len(p), len(g), len(s.M), len(s.V), len(s.MScale), len(s.VScale)))
 	}
-	scalars := o.adamw.scalars(u)
-	var nearest C.int
+	args := stepped8bit{AdamW8bit: o, p: p, g: g, state: s, scalars: o.adamw.scalars(u)}
 	if o.rounding == RoundToNearest {
-		nearest = 1
+		args.nearest = 1
 	}
-	Parallel(len(p), part, u.Threads, func(_, from, to int) {
-		block := from / BlockSize
-		C.optim_adamw8(floats(p[from:]), floats(g[from:]), C.size_t(to-from),
-			bytes(s.M[from:]), bytes(s.V[from:]), floats(s.MScale[block:]), floats(s.VScale[block:]),
-			o.m, o.v, &scalars, nearest)
-	})
+	step8bit.Run((len(p)+part-1)/part, u.Threads, args)
 }
+
+// stepped8bit is what a step works on.
+type stepped8bit struct {
+	*AdamW8bit
+	p, g    []float32
+	state   State8bit
+	scalars C.optim_adamw_scalars
+	nearest C.int
+}
+
+var step8bit = parallel.New(func(s *stepped8bit, i int) {
+	from, to := i*part, min((i+1)*part, len(s.p))
+	block := from / BlockSize
+	C.optim_adamw8(floats(s.p[from:]), floats(s.g[from:]), C.size_t(to-from),
+		bytes(s.state.M[from:]), bytes(s.state.V[from:]), floats(s.state.MScale[block:]), floats(s.state.VScale[block:]),
+		s.m, s.v, &s.scalars, s.nearest)
+})
 
 func bytes(s []uint8) *C.uint8_t { return (*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(s))) }
 

@@ -3,7 +3,13 @@ package optim
 // #include "kernels.h"
 import "C"
 
-import "math"
+import (
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/criteria-go/criteria/internal/parallel"
+)
 
 // NormBlock is how many squares are summed in float32.
 const NormBlock = C.OPTIM_NORM_BLOCK
@@ -17,24 +23,41 @@ const normPart = 64 * NormBlock
 // the blocks that are known to hold nothing but 0: zero, which may be nil, says
 // which ones, and they are not read.
 func GlobalNorm(g []float32, zero func(block int) bool, threads int) float64 {
-	sums := make([]float64, (len(g)+normPart-1)/normPart)
-	Parallel(len(g), normPart, threads, func(i, from, to int) {
-		if zero == nil {
-			sums[i] = sumSquares(g[from:to])
-			return
-		}
-		for ; from < to; from += NormBlock {
-			if !zero(from / NormBlock) {
-				sums[i] += sumSquares(g[from:min(from+NormBlock, to)])
-			}
-		}
-	})
+	sums := normSums.Get().(*[]float64)
+	parts := (len(g) + normPart - 1) / normPart
+	*sums = slices.Grow((*sums)[:0], parts)[:parts]
+	norm.Run(parts, threads, normed{g, zero, *sums})
 	var total float64
-	for _, s := range sums {
+	for _, s := range *sums {
 		total += s
 	}
+	normSums.Put(sums)
 	return math.Sqrt(total)
 }
+
+// normed is what a norm is taken of.
+type normed struct {
+	g    []float32
+	zero func(block int) bool
+	sums []float64 // of the parts
+}
+
+var norm = parallel.New(func(n *normed, i int) {
+	from, to := i*normPart, min((i+1)*normPart, len(n.g))
+	n.sums[i] = 0
+	if n.zero == nil {
+		n.sums[i] = sumSquares(n.g[from:to])
+		return
+	}
+	for ; from < to; from += NormBlock {
+		if !n.zero(from / NormBlock) {
+			n.sums[i] += sumSquares(n.g[from:min(from+NormBlock, to)])
+		}
+	}
+})
+
+// normSums keeps memory for the sums of one norm after the other.
+var normSums = sync.Pool{New: func() any { return new([]float64) }}
 
 func sumSquares(g []float32) float64 {
 	return float64(C.optim_sum_squares(floats(g), C.size_t(len(g))))
