@@ -43,7 +43,7 @@ type accelerator struct {
 	kernels graph.Kernels // operators of the device beside those of ONNX
 
 	weights  *ort.Buffer // the parameters, laid out like the engine's
-	programs map[programKey]*deviceProgram
+	programs programs[*deviceProgram]
 
 	// For training only:
 	gradients   *ort.Buffer
@@ -72,7 +72,7 @@ func (p *deviceProgram) close() error {
 }
 
 func newAccelerator(e *Engine, spec Spec) (_ *accelerator, err error) {
-	a := &accelerator{Engine: e, spec: *spec.Device, programs: map[programKey]*deviceProgram{}}
+	a := &accelerator{Engine: e, spec: *spec.Device, programs: newPrograms[*deviceProgram]()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -157,10 +157,7 @@ func (a *accelerator) move(to, from *ort.Buffer, bytes int) error {
 }
 
 func (a *accelerator) close() error {
-	var errs []error
-	for _, p := range a.programs {
-		errs = append(errs, p.close())
-	}
+	errs := []error{a.programs.close()}
 	if a.session != nil {
 		errs = append(errs, a.session.Close())
 	}
@@ -183,15 +180,15 @@ func (a *accelerator) program(k kind, b Batch) (*deviceProgram, error) {
 		return nil, err
 	}
 	key := programKey{k, roundRows(b.Rows), roundUp(b.Length, lengthStep)}
-	if p, ok := a.programs[key]; ok {
+	if p, ok := a.programs.get(key); ok {
 		return p, nil
 	}
 	p := &deviceProgram{}
 	if err := a.compile(p, key); err != nil {
 		return nil, errors.Join(failed(err, k, b), p.close())
 	}
-	a.programs[key] = p
-	return p, nil
+	// Results of the one that makes room for it arrived long ago.
+	return p, a.programs.add(key, p)
 }
 
 func (a *accelerator) compile(p *deviceProgram, key programKey) (err error) {

@@ -320,7 +320,7 @@ func TestKernelsOnGPU(t *testing.T) {
 			}
 			// Two parts of the flat vectors; every dropout forward and backward.
 			const captured = 3
-			sites := e.accelerator.programs[programKey{training, 4, 32}].graph.Census()[graph.PhiloxDropout]
+			sites := e.accelerator.programs.entries[programKey{training, 4, 32}].program.graph.Census()[graph.PhiloxDropout]
 			want := map[string]int{"dropout": captured * sites, "adamw": captured * 2, "sum_squares": captured * 2}
 			if diff := cmp.Diff(want, byKernel); diff != "" || sites < 10 {
 				t.Errorf("compute capability %d, %v, %d nodes of dropout: launches (-want +got):\n%s", gpu.capability, low, sites, diff)
