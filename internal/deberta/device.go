@@ -21,10 +21,6 @@ type DeviceOptions struct {
 // [1], which must be another number for every micro-batch.
 const DropoutPosition = "dropout_position"
 
-// SumOf returns the name of the input that the gradient of a parameter is added
-// to: the sum is output [GradientOf]. Both may be the same memory.
-func SumOf(param string) string { return "sum." + param }
-
 // DeviceEvaluation is [Model.Evaluation] in standard operators alone, with
 // products in low precision if asked for.
 func (m Model) DeviceEvaluation(rows, length int, o DeviceOptions) *Graph {

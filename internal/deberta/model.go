@@ -25,6 +25,10 @@ const (
 // to the row of the table that input_ids names.
 func GradientOf(param string) string { return "grad." + param }
 
+// SumOf returns the name of the input that the gradient of a parameter is added
+// to: the sum is output [GradientOf]. Both may be the same memory.
+func SumOf(param string) string { return "sum." + param }
+
 // Mask is an input that says which elements dropout keeps. Where several
 // layers drop out the same way each has a mask of its own.
 type Mask struct {
@@ -56,6 +60,25 @@ func (m Model) Evaluation(rows, length int, kernels graph.Kernels) *Graph {
 // multiplies the kept elements by: 1/(1−p) for the p that the mask generator
 // really has.
 func (m Model) Training(rows, length int, kernels graph.Kernels, scale func(p float64) float64) *Graph {
+	return m.training(rows, length, kernels, scale, func(_ *graph.Graph, _ Param, d *graph.Value) *graph.Value { return d })
+}
+
+// Accumulating returns the graph [Model.Training] with the inputs [SumOf], which
+// gradients are added to: what the micro-batches of an update have left that came
+// before. Only rows of the word embeddings come alone.
+func (m Model) Accumulating(rows, length int, kernels graph.Kernels, scale func(p float64) float64) *Graph {
+	return m.training(rows, length, kernels, scale, func(g *graph.Graph, p Param, d *graph.Value) *graph.Value {
+		if p.Name == WordEmbeddings {
+			return d
+		}
+		return g.AddTo(g.Input(SumOf(p.Name), graph.Float32, p.Shape...), d)
+	})
+}
+
+// training returns a training graph, and lets finish have the last word on every
+// gradient.
+func (m Model) training(rows, length int, kernels graph.Kernels, scale func(p float64) float64,
+	finish func(*graph.Graph, Param, *graph.Value) *graph.Value) *Graph {
 	b := m.newBuilder("training_model", rows, length, kernels, scale)
 	lossScale := b.g.Input(LossScale, graph.Float32)
 	loss, logits := b.classify()
@@ -64,7 +87,7 @@ func (m Model) Training(rows, length int, kernels graph.Kernels, scale func(p fl
 
 	params, with := b.trained()
 	for i, d := range b.g.Gradients(loss, lossScale, with) {
-		b.g.Output(GradientOf(params[i].Name), d)
+		b.g.Output(GradientOf(params[i].Name), finish(b.g, params[i], d))
 	}
 	return &Graph{b.g, rows, length, b.masks}
 }

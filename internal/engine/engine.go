@@ -42,8 +42,7 @@ type Training struct {
 	DecayAll    bool    // also biases and LayerNorms, as torch does by default
 	MaxGradNorm float64 // 0: gradients are not clipped
 	// Accumulation is the largest number of micro-batches whose gradients an
-	// update averages, at least 1. More than one needs memory for a second set
-	// of gradients.
+	// update averages, at least 1.
 	Accumulation int
 	// Recompute computes the activations of every layer again in the backward
 	// pass instead of keeping them (gradient checkpointing).

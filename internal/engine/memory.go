@@ -28,13 +28,8 @@ func TrainingMemory(spec Spec, rows, length int) (int64, error) {
 		params += p.Size()
 	}
 	perParam := 16 // float32: value, gradient, two moments
-	if t := spec.Training; t != nil {
-		if t.Optimizer == adamW8bit {
-			perParam -= 6
-		}
-		if t.Accumulation > 1 {
-			perParam += 4
-		}
+	if t := spec.Training; t != nil && t.Optimizer == adamW8bit {
+		perParam -= 6
 	}
 	rows, length = roundRows(rows), roundUp(length, lengthStep)
 	tokens := 40 * rows * length * c.HiddenSize * c.Layers

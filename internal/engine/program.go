@@ -12,8 +12,9 @@ import (
 type kind int
 
 const (
-	evaluation kind = iota
-	training
+	evaluation   kind = iota
+	training          // the first micro-batch of an update
+	accumulating      // the others, whose gradients are added to the first one's
 	explanation
 )
 
@@ -28,9 +29,6 @@ type program struct {
 	graph   *deberta.Graph
 	session *ort.Session
 	binding *ort.Binding
-	// adding is the binding whose gradients go to the scratch buffer, for the
-	// micro-batches after the first of an update; nil until it is needed.
-	adding *ort.Binding
 
 	memory *ort.Buffer // of all tensors below
 	batchTensors
@@ -100,6 +98,8 @@ func (e *Engine) compile(key programKey) (_ *program, err error) {
 	switch key.kind {
 	case training:
 		p.graph = e.model.Training(key.rows, key.length, e.kernels, dropoutScale)
+	case accumulating:
+		p.graph = e.model.Accumulating(key.rows, key.length, e.kernels, dropoutScale)
 	case explanation:
 		p.graph = e.model.Explanation(key.rows, key.length, e.kernels)
 	default:
@@ -123,8 +123,8 @@ func (e *Engine) compile(key programKey) (_ *program, err error) {
 		return nil, err
 	}
 	switch key.kind {
-	case training:
-		return p, e.trainer.bindGradients(p, p.binding, e.trainer.gradients)
+	case training, accumulating:
+		return p, e.trainer.bindGradients(p, key.kind)
 	case explanation:
 		return p, p.bindScores()
 	}
@@ -139,7 +139,7 @@ func (e *Engine) allocate(p *program, key programKey) (err error) {
 	// In elements of four bytes; int64 tensors come first, for alignment.
 	size := 2*(2*tokens+rows) + rows + 1 + rows*deberta.Classes
 	switch key.kind {
-	case training:
+	case training, accumulating:
 		size += 1 + tokens*d
 	case explanation:
 		size += tokens
@@ -163,7 +163,7 @@ func (e *Engine) allocate(p *program, key programKey) (err error) {
 	take(&p.loss, ort.Float32)
 	take(&p.logits, ort.Float32, rows, deberta.Classes)
 	switch key.kind {
-	case training:
+	case training, accumulating:
 		take(&p.lossScale, ort.Float32)
 		take(&p.rowGradients, ort.Float32, tokens, d)
 	case explanation:

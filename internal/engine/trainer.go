@@ -13,7 +13,6 @@ import (
 	"github.com/criteria-go/criteria/internal/dropout"
 	"github.com/criteria-go/criteria/internal/optim"
 	"github.com/criteria-go/criteria/internal/ort"
-	"github.com/criteria-go/criteria/internal/parallel"
 )
 
 // trainer is what an engine holds for training only.
@@ -23,11 +22,8 @@ type trainer struct {
 	optimizer optimizer
 	updates   int // optimizer steps taken
 
-	gradients *ort.Buffer // flat, laid out like the parameters
-	// scratch receives the gradients of the micro-batches after the first of
-	// an update, to be added to gradients; nil without accumulation.
-	scratch     *ort.Buffer
-	accumulated int // micro-batches in gradients
+	gradients   *ort.Buffer // flat, laid out like the parameters
+	accumulated int         // micro-batches in gradients
 
 	masks      *ort.Buffer // dropout masks of the running micro-batch
 	generation int         // counts the mask buffers, so that programs bind anew
@@ -52,11 +48,6 @@ func newTrainer(e *Engine, spec Training) (_ *trainer, err error) {
 	if t.gradients, err = ort.NewBuffer(4 * e.layout.size); err != nil {
 		return nil, err
 	}
-	if spec.Accumulation > 1 {
-		if t.scratch, err = ort.NewBuffer(4 * e.layout.size); err != nil {
-			return nil, err
-		}
-	}
 	t.words = newEmbeddings(e.layout, t.gradients)
 	t.zero = t.words.zero
 	t.optimizer, err = newOptimizer(e, t.gradients, t.words, spec)
@@ -68,7 +59,7 @@ func (t *trainer) close() error {
 	if t.optimizer != nil {
 		errs = append(errs, t.optimizer.close())
 	}
-	for _, b := range []*ort.Buffer{t.gradients, t.scratch, t.masks} {
+	for _, b := range []*ort.Buffer{t.gradients, t.masks} {
 		if b != nil {
 			errs = append(errs, b.Free())
 		}
@@ -82,19 +73,24 @@ func dropoutScale(p float64) float64 { return 1 / dropout.KeepProbability(p) }
 // bindGradients binds the inputs and outputs that only training has. The
 // gradients of all parameters go to their places in the flat buffer, except the
 // word embeddings', which come as rows.
-func (t *trainer) bindGradients(p *program, b *ort.Binding, gradients *ort.Buffer) error {
-	if err := b.BindInput(deberta.LossScale, p.lossScale); err != nil {
+func (t *trainer) bindGradients(p *program, k kind) error {
+	if err := p.binding.BindInput(deberta.LossScale, p.lossScale); err != nil {
 		return err
 	}
 	for i, param := range t.layout.params {
 		view := p.rowGradients
 		if param.Name != deberta.WordEmbeddings {
 			var err error
-			if view, err = t.layout.tensor(gradients, i); err != nil {
+			if view, err = t.layout.tensor(t.gradients, i); err != nil {
 				return err
 			}
+			if k == accumulating {
+				if err := p.binding.BindInput(deberta.SumOf(param.Name), view); err != nil {
+					return err
+				}
+			}
 		}
-		if err := b.BindOutput(deberta.GradientOf(param.Name), view); err != nil {
+		if err := p.binding.BindOutput(deberta.GradientOf(param.Name), view); err != nil {
 			return err
 		}
 	}
@@ -136,7 +132,14 @@ func (e *Engine) checkAccumulate(b Batch) error {
 }
 
 func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Result, error) {
-	p, err := t.program(training, b)
+	k := training
+	if t.accumulated > 0 {
+		k = accumulating
+	}
+	if t.accumulated == t.spec.Accumulation {
+		return Result{}, fmt.Errorf("engine: more than %d micro-batches without an update", t.spec.Accumulation)
+	}
+	p, err := t.program(k, b)
 	if err != nil {
 		return Result{}, err
 	}
@@ -146,17 +149,8 @@ func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Res
 	if err := t.drawMasks(p, step, micro); err != nil {
 		return Result{}, err
 	}
-	run := p.binding
-	if t.accumulated > 0 {
-		if run, err = t.adding(p); err != nil {
-			return Result{}, err
-		}
-	}
-	if err := run.Run(ctx); err != nil {
+	if err := p.binding.Run(ctx); err != nil {
 		return Result{}, fmt.Errorf("engine: training on a batch of %d × %d tokens: %w", b.Rows, b.Length, err)
-	}
-	if t.accumulated > 0 {
-		t.addScratch()
 	}
 	t.words.add(p.ids.Int64(), p.mask.Int64(), p.rowGradients.Float32())
 	t.accumulated++
@@ -164,47 +158,6 @@ func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Res
 	t.logits = r.Logits
 	return r, nil
 }
-
-// adding returns the program's second binding, whose gradients go to scratch.
-func (t *trainer) adding(p *program) (*ort.Binding, error) {
-	if p.adding != nil {
-		return p.adding, nil
-	}
-	b, err := p.session.NewBinding()
-	if err != nil {
-		return nil, err
-	}
-	if t.scratch == nil {
-		return nil, fmt.Errorf("engine: more than %d micro-batches without an update", t.spec.Accumulation)
-	}
-	if err := errors.Join(t.bindBatch(p, b), t.bindGradients(p, b, t.scratch), t.bindMasks(p, b)); err != nil {
-		return nil, err
-	}
-	p.adding = b
-	return b, nil
-}
-
-// addScratch adds the scratch gradients to the others. The word embeddings,
-// the first parameter, are not among them.
-func (t *trainer) addScratch() {
-	from := t.layout.offsets[1]
-	sum, more := t.gradients.Float32()[from:], t.scratch.Float32()[from:]
-	addition.Run((len(sum)+additionPart-1)/additionPart, t.threads, added{sum, more})
-}
-
-// additionPart is how many gradients a thread adds at a time.
-const additionPart = 1 << 16
-
-// added are two vectors, of which the second one is added to the first.
-type added struct{ sum, more []float32 }
-
-var addition = parallel.New(func(a *added, part int) {
-	from, to := part*additionPart, min((part+1)*additionPart, len(a.sum))
-	sum := a.sum[from:to]
-	for i, x := range a.more[from:to] {
-		sum[i] += x
-	}
-})
 
 // drawMasks fills the dropout masks of a program.
 func (t *trainer) drawMasks(p *program, step, micro int) error {
@@ -228,13 +181,8 @@ func (t *trainer) drawMasks(p *program, step, micro int) error {
 		}
 	}
 	if p.masks != t.generation {
-		for _, b := range []*ort.Binding{p.binding, p.adding} {
-			if b == nil {
-				continue
-			}
-			if err := t.bindMasks(p, b); err != nil {
-				return err
-			}
+		if err := t.bindMasks(p); err != nil {
+			return err
 		}
 		p.masks = t.generation
 	}
@@ -248,14 +196,14 @@ func (t *trainer) drawMasks(p *program, step, micro int) error {
 	return nil
 }
 
-func (t *trainer) bindMasks(p *program, b *ort.Binding) error {
+func (t *trainer) bindMasks(p *program) error {
 	offset := 0
 	for _, m := range p.graph.Masks {
 		view, err := t.masks.Tensor(ort.Bool, offset, m.Shape...)
 		if err != nil {
 			return err
 		}
-		if err := b.BindInput(m.Name, view); err != nil {
+		if err := p.binding.BindInput(m.Name, view); err != nil {
 			return err
 		}
 		offset += roundUp(volume(m.Shape), alignment)

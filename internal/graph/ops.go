@@ -184,6 +184,18 @@ func (g *Graph) gemm(a, b, bias *Value, transA, transB bool) *Value {
 		Attribute{"transA", toInt(transA)}, Attribute{"transB", toInt(transB)})
 }
 
+// AddTo returns sum + v. If v is a product that nothing else reads, and the
+// runtime offers it, the product is added up in the place of the sum.
+func (g *Graph) AddTo(sum, v *Value) *Value {
+	reads := func(n *Node) bool { return slices.Contains(n.Inputs, v) }
+	if n := v.node; n != nil && n.Op == "Gemm" && n.Domain == KernelDomain && len(n.Inputs) == 2 && !slices.ContainsFunc(g.nodes, reads) {
+		check(sum.Type == v.Type && slices.Equal(sum.Shape, v.Shape), "AddTo", "%v and %v do not fit", sum, v)
+		n.Inputs = append(n.Inputs, sum)
+		return v
+	}
+	return g.Add(sum, v)
+}
+
 func toInt(b bool) int {
 	if b {
 		return 1
