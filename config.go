@@ -493,9 +493,6 @@ func (v *checker) device(c Config) {
 		v.fail("train.optimizations.attention_implementation", "flash_attention_2",
 			"sdpa or eager with device="+c.Device+": there is no fused kernel for disentangled attention yet")
 	}
-	if c.Train.OptimizerType == "adamw_bnb_8bit" {
-		v.fail("train.optimizer_type", c.Train.OptimizerType, "adamw or adamw_torch_fused with device="+c.Device+": moments in 8 bits are for device=cpu")
-	}
 }
 
 // between reports low ≤ x ≤ high; NaN is outside of every range.

@@ -120,7 +120,7 @@ func (e *OutOfMemoryError) Error() string {
 	return fmt.Sprintf("criteria: the GPU is out of memory for %s (%.1f of %.1f GiB are free);"+
 		" lower train.batch_size (raising train.gradient_accumulation_steps by as much leaves the updates as they are),"+
 		" set train.optimizations.gradient_checkpointing=true,"+
-		" or take train.optimizer_type=adamw_bnb_8bit, which computes with device=cpu alone: %v",
+		" or take train.optimizer_type=adamw_bnb_8bit: %v",
 		what, float64(e.Free)/gib, float64(e.Total)/gib, e.Err)
 }
 

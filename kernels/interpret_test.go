@@ -246,6 +246,68 @@ func TestKernelAdamW(t *testing.T) {
 	}
 }
 
+// TestKernelAdamW8bit: codes, scales and parameters are those of the optimizer of
+// the CPU, bit by bit, over several steps, also for blocks of zeros and for numbers
+// at the ends of their range; a small tensor keeps its moments in float32.
+func TestKernelAdamW8bit(t *testing.T) {
+	const (
+		big, small   = 5000, 300 // elements; they lie at 16 and 5024 of the flat vectors
+		bigAt, smAt  = 16, 5024
+		size         = 5328
+		blocks       = 20 // of the big tensor
+		scalesBefore = 4  // floats that belong to nobody
+	)
+	o := optim.DefaultAdamW()
+	eight := optim.NewAdamW8bit(o, optim.RoundByTable)
+	r := rand.New(rand.NewPCG(7, 8))
+	p, state, m, v := numbers(r, size), optim.NewState8bit(big), make([]float32, small), make([]float32, small)
+	var values, cells []byte
+	for _, signed := range []bool{true, false} {
+		book, table := optim.Codebook(signed)
+		values = append(values, tensorOf("fp32", book[:]).Data...)
+		cells = append(cells, table[:]...)
+	}
+	owners := make([]int32, blocks+2)
+	owners[blocks], owners[blocks+1] = 1, 1
+	tensors := []int64{
+		0, bigAt, big, scalesBefore, scalesBefore + blocks, 7, 7 + big, 0,
+		blocks, smAt, small, scalesBefore + 2*blocks, scalesBefore + 2*blocks + small, -1, -1, 9,
+	}
+	floats, codes := make([]float32, scalesBefore+2*blocks+2*small), make([]byte, 7+2*big)
+	for step := 1; step <= 4; step++ {
+		g := numbers(r, size)
+		for i := range 600 {
+			g[bigAt+i] = 0 // two blocks that have never had a gradient
+		}
+		for i := range g {
+			g[i] = max(min(g[i], 1e15), -1e15) // the squares stay finite
+		}
+		u := optim.Update{Step: step, LR: 1e-3, WeightDecay: 0.01, GradScale: 0.5}
+		plain := u
+		plain.WeightDecay = 0
+		skipped := step == 3
+		// The two tensors are skipped together, as all are.
+		both := append(scalars(o, u, !skipped), scalars(o, plain, !skipped)...)
+		arguments := []any{tensorOf("fp32", p), tensorOf("fp32", g), tensor{"u8", codes}, tensorOf("fp32", floats), tensorOf("i32", owners),
+			tensorOf("i64", tensors), tensor{"fp32", values}, tensor{"u8", cells}, tensorOf("fp32", both), len(owners)}
+		result := interpret(t, []launch{{Kernel: "adamw8bit", Arguments: arguments}})[0]
+		if !skipped {
+			eight.Step(p[bigAt:bigAt+big], g[bigAt:bigAt+big], state, u)
+			o.Step(p[smAt:smAt+small], m, v, g[smAt:smAt+small], plain)
+		}
+		if !sameBits(elements[float32](t, result[0]), p) {
+			t.Errorf("step %d: the parameters differ from the CPU's", step)
+		}
+		codes, floats = result[2], elements[float32](t, result[3])
+		if want := slices.Concat(make([]byte, 7), state.M, state.V); !bytes.Equal(codes, want) {
+			t.Errorf("step %d: the codes differ from the CPU's", step)
+		}
+		if want := slices.Concat(make([]float32, scalesBefore), state.MScale, state.VScale, m, v); !sameBits(floats, want) {
+			t.Errorf("step %d: the scales or small moments differ from the CPU's", step)
+		}
+	}
+}
+
 // TestKernelSumSquares: sums of squares, with no other mistake than that of
 // adding 65536 numbers in float32, and infinite if the sum is.
 func TestKernelSumSquares(t *testing.T) {

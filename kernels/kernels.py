@@ -86,6 +86,60 @@ def adamw(p, g, m, v, scalars, new_p, new_m, new_v, n, BLOCK: tl.constexpr):
     tl.store(new_v + i, tl.where(finite, next_v, old_v), mask=i < n)
 
 
+@triton.jit
+def quantise(x, largest, cells):
+    """The codes of x: of 65536 equal cells of [-1, 1], the code that a table has."""
+    cell = ((tl.div_rn(x, largest) + 1.0) * 32768.0).to(tl.int32)
+    code = tl.load(cells + tl.minimum(tl.maximum(cell, 0), 65535))
+    return tl.where(largest > 0, code, 0)
+
+
+@triton.jit
+def adamw8bit(p, g, codes, floats, owners, tensors, values, cells, scalars, n, BLOCK: tl.constexpr):
+    """adamw_step in place on n blocks, with moments in 8 bits as in internal/optim.
+
+    Every program works on a block of a tensor: the one that owners names. A row of
+    tensors has the number of its first block; its place in p and g and its size; the
+    places of the scales of its first and second moment in floats, and of their codes;
+    and that of its scalars. A tensor without codes (-1) has its moments in floats.
+    Codes and floats are the same memory. values and cells are the codebooks of both
+    moments.
+    """
+    block = tl.program_id(0)
+    row = tensors + 8 * tl.load(owners + block)
+    k = block - tl.load(row)
+    i = k * BLOCK + tl.arange(0, BLOCK)
+    inside = i < tl.load(row + 2)
+    at = tl.load(row + 1) + i
+    floats1 = floats + tl.load(row + 3)
+    floats2 = floats + tl.load(row + 4)
+    code1 = tl.load(row + 5)
+    codes1 = codes + code1 + i
+    codes2 = codes + tl.load(row + 6) + i
+    scalars += tl.load(row + 7)
+    if tl.load(scalars + 8) != 0:
+        old = tl.load(p + at, mask=inside, other=0.0)
+        grad = tl.load(g + at, mask=inside, other=0.0)
+        if code1 >= 0:
+            m = tl.load(values + tl.load(codes1, mask=inside, other=0).to(tl.int32)) * tl.load(floats1 + k)
+            v = tl.load(values + 256 + tl.load(codes2, mask=inside, other=0).to(tl.int32)) * tl.load(floats2 + k)
+            new, m, v = adamw_step(old, tl.where(inside, m, 0.0), tl.where(inside, v, 0.0), grad, scalars)
+            largest1 = tl.max(tl.abs(m), axis=0)
+            largest2 = tl.max(v, axis=0)
+            tl.store(floats1 + k, largest1)
+            tl.store(floats2 + k, largest2)
+            tl.store(codes1, quantise(m, largest1, cells), mask=inside)
+            tl.store(codes2, quantise(v, largest2, cells + 65536), mask=inside)
+            tl.store(p + at, new, mask=inside)
+        else:
+            m = tl.load(floats1 + i, mask=inside, other=0.0)
+            v = tl.load(floats2 + i, mask=inside, other=0.0)
+            new, m, v = adamw_step(old, m, v, grad, scalars)
+            tl.store(floats1 + i, m, mask=inside)
+            tl.store(floats2 + i, v, mask=inside)
+            tl.store(p + at, new, mask=inside)
+
+
 # How each binary is made: its kernel, the types of its arguments in their order
 # ("%16": a multiple of 16), the warps of a program, the elements that a program
 # works on, constants.
@@ -99,4 +153,5 @@ VARIANTS = {
 } | {
     "sum_squares": variant(sum_squares, "*fp32 *fp32 i32%16", 8, 65536, SPAN=65536, BLOCK=4096),
     "adamw": variant(adamw, "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 i32%16", 4, 1024, BLOCK=1024),
+    "adamw8bit": variant(adamw8bit, "*fp32 *fp32 *u8 *fp32 *i32 *i64 *fp32 *u8 *fp32 i32", 4, 1, BLOCK=256),
 }

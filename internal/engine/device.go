@@ -47,8 +47,9 @@ type accelerator struct {
 
 	// For training only:
 	gradients   *ort.Buffer
-	moments     [2]*ort.Buffer
-	numbers     *exchange // scalars of the optimizer's graph
+	moments     [2]*ort.Buffer // float32, or
+	quantized   *ort.Buffer    // both in 8 bits
+	numbers     *exchange      // scalars of the optimizer's graph
 	session     *ort.Session
 	optimizer   *ort.Binding
 	accumulated int
@@ -97,7 +98,13 @@ func newAccelerator(e *Engine, spec Spec) (_ *accelerator, err error) {
 	}
 	a.weights = vector()
 	if spec.Training != nil {
-		a.gradients, a.moments[0], a.moments[1] = vector(), vector(), vector()
+		a.gradients = vector()
+		if spec.Training.Optimizer != adamW8bit {
+			a.moments[0], a.moments[1] = vector(), vector()
+		} else if err == nil {
+			_, size := placeQuantized(e.layout.params)
+			a.quantized, err = a.device.NewBuffer(size)
+		}
 	}
 	if err != nil {
 		return nil, &MemoryError{Err: fmt.Errorf("engine: memory of the device for %d parameters: %w", e.Parameters(), err)}
@@ -162,7 +169,7 @@ func (a *accelerator) close() error {
 		errs = append(errs, a.session.Close())
 	}
 	errs = append(errs, a.numbers.close())
-	for _, b := range []*ort.Buffer{a.weights, a.gradients, a.moments[0], a.moments[1]} {
+	for _, b := range []*ort.Buffer{a.weights, a.gradients, a.moments[0], a.moments[1], a.quantized} {
 		if b != nil {
 			errs = append(errs, b.Free())
 		}
@@ -331,8 +338,8 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 	if spec.Accumulation < 1 {
 		return fmt.Errorf("engine: gradient accumulation over %d micro-batches, want at least 1", spec.Accumulation)
 	}
-	if spec.Optimizer == adamW8bit {
-		return fmt.Errorf("engine: train.optimizer_type=%s computes on the CPU alone: take %s with device=cuda", adamW8bit, adamWFused)
+	if spec.Optimizer == adamW8bit && !a.kernels[graph.AdamW8bit] {
+		return fmt.Errorf("engine: train.optimizer_type=%s needs a kernel of our own, and there is none on the %v: take %s", adamW8bit, a.device, adamWFused)
 	}
 	if a.numbers, err = newExchange(a.device, true, numbersSize, span{numberRate, numberScale}, span{numberScale, numbersSize}); err != nil {
 		return err
@@ -344,6 +351,9 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 		scaled: a.spec.Low == graph.Float16, adamW: optim.DefaultAdamW(), kernels: a.kernels}
 	if spec.DecayAll {
 		o.decayed = o.size
+	}
+	if spec.Optimizer == adamW8bit {
+		o.quantized = quantizedFor(a.layout, o.decayed)
 	}
 	options := ort.SessionOptions{Device: a.device, Optimization: ort.OptimizeBasic, Capture: a.spec.Capture, Threads: a.threads}
 	if a.session, err = a.runtime.NewSession(o.graph().Encode(), options); err != nil {
@@ -369,8 +379,8 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 		for _, part := range []struct {
 			suffix   string
 			from, to int
-		}{{decayedPart, 0, o.decayed}, {plainPart, o.decayed, o.size}} {
-			if err == nil {
+		}{{decayedPart, 0, o.decayed}, {plainPart, o.decayed, o.size}, {"", 0, o.size}} {
+			if err == nil && b != nil {
 				inputs[name+part.suffix], err = b.Tensor(ort.Float32, part.from, part.to-part.from)
 				outputs[updated(name+part.suffix)] = inputs[name+part.suffix]
 			}
@@ -380,6 +390,10 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 	vector(optGradient, a.gradients)
 	vector(optMoment1, a.moments[0])
 	vector(optMoment2, a.moments[1])
+	if err == nil && o.quantized != nil {
+		inputs[optState], err = whole(a.quantized, o.quantized.bytes)
+		outputs[updated(optState)] = inputs[optState]
+	}
 	if err == nil {
 		outputs[devNorm], err = a.numbers.there.Tensor(ort.Float32, numberNorm/4, 1)
 	}
@@ -503,13 +517,15 @@ const lossScaleKey = "loss_scale"
 
 // save writes the optimizer's state as the CPU's would be.
 func (a *accelerator) save(dir string) error {
-	o, err := a.hostMoments()
+	o, err := a.hostState()
 	if err != nil {
 		return err
 	}
 	defer o.close()
-	if err := errors.Join(a.pull(o.m, a.moments[0]), a.pull(o.v, a.moments[1])); err != nil {
-		return err
+	for _, part := range o.parts {
+		if err := a.move(part.here, part.there, part.bytes); err != nil {
+			return err
+		}
 	}
 	s, err := a.state()
 	if err != nil {
@@ -522,7 +538,7 @@ func (a *accelerator) save(dir string) error {
 // restore takes back what save, or the CPU, wrote, together with the parameters
 // that the engine has read.
 func (a *accelerator) restore(dir string) error {
-	o, err := a.hostMoments()
+	o, err := a.hostState()
 	if err != nil {
 		return err
 	}
@@ -538,23 +554,46 @@ func (a *accelerator) restore(dir string) error {
 		}
 	}
 	a.accumulated = 0
-	return errors.Join(a.push(a.weights, a.params), a.push(a.moments[0], o.m), a.push(a.moments[1], o.v),
-		a.setState(deviceState{steps: float64(updates), scale: float32(scale)}))
+	for _, part := range o.parts {
+		if err := a.move(part.there, part.here, part.bytes); err != nil {
+			return err
+		}
+	}
+	return errors.Join(a.push(a.weights, a.params), a.setState(deviceState{steps: float64(updates), scale: float32(scale)}))
 }
 
-// hostMoments makes room for the moments on the host.
-func (a *accelerator) hostMoments() (_ *flat, err error) {
-	o := &flat{engine: a.Engine}
-	if o.m, err = ort.NewBuffer(4 * a.layout.size); err != nil {
-		return nil, err
-	}
-	if o.v, err = ort.NewBuffer(4 * a.layout.size); err != nil {
-		return nil, errors.Join(err, o.close())
-	}
-	return o, nil
+// hostState is room for the optimizer's state on the host, and which of it is
+// where on the device.
+type hostState struct {
+	stateful
+	close func() error
+	parts []statePart
 }
 
-var _ stateful = (*flat)(nil)
+type statePart struct {
+	here, there *ort.Buffer
+	bytes       int
+}
+
+func (a *accelerator) hostState() (_ hostState, err error) {
+	base := flat{engine: a.Engine}
+	if a.quantized != nil {
+		o, err := newQuantized(base)
+		if err != nil {
+			return hostState{}, err
+		}
+		_, size := placeQuantized(a.layout.params)
+		return hostState{o, o.close, []statePart{{o.memory, a.quantized, size}}}, nil
+	}
+	o, size := &base, 4*a.layout.size
+	if o.m, err = ort.NewBuffer(size); err != nil {
+		return hostState{}, err
+	}
+	if o.v, err = ort.NewBuffer(size); err != nil {
+		return hostState{}, errors.Join(err, o.close())
+	}
+	return hostState{o, o.close, []statePart{{o.m, a.moments[0], size}, {o.v, a.moments[1], size}}}, nil
+}
 
 // stateful is the part of an optimizer that files hold.
 type stateful interface {

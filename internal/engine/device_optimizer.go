@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"github.com/criteria-go/criteria/internal/graph"
 	"github.com/criteria-go/criteria/internal/optim"
 )
@@ -38,6 +40,7 @@ type deviceOptimizer struct {
 	scaled        bool    // whether the loss scale follows the gradients
 	adamW         optim.AdamW
 	kernels       graph.Kernels // operators of the device beside those of ONNX
+	quantized     *quantizedOnDevice
 }
 
 // graph returns clipping to the global norm and AdamW over the flat vectors in
@@ -57,18 +60,24 @@ func (o deviceOptimizer) graph() *graph.Graph {
 		vectors [4]*graph.Value // parameters, gradients, first and second moments
 	}
 	var parts []part
+	names := []string{optParam, optGradient, optMoment1, optMoment2}
 	add := func(suffix string, n int, decay float64) {
 		if n == 0 {
 			return
 		}
 		p := part{suffix: suffix, decay: decay}
-		for i, name := range []string{optParam, optGradient, optMoment1, optMoment2} {
+		for i, name := range names {
 			p.vectors[i] = g.Input(name+suffix, graph.Float32, n)
 		}
 		parts = append(parts, p)
 	}
-	add(decayedPart, o.decayed, o.weightDecay)
-	add(plainPart, o.size-o.decayed, 0)
+	if o.quantized != nil {
+		names = names[:2] // the moments are bytes
+		add("", o.size, 0)
+	} else {
+		add(decayedPart, o.decayed, o.weightDecay)
+		add(plainPart, o.size-o.decayed, 0)
+	}
 
 	// Sums of squares: by chunks in float32, then over the chunks in float64.
 	// (ONNX Runtime has an operator for both, which needs cuDNN.)
@@ -108,12 +117,22 @@ func (o deviceOptimizer) graph() *graph.Graph {
 	rise1 := g.Where(finite, g.Sub(unit, beta1), g.Scalar(0))
 	rise2 := g.Where(finite, g.Sub(unit, beta2), g.Scalar(0))
 	keep2 := g.Where(finite, beta2, unit)
+	number := func(x float64) *graph.Value { return g.Float([]float32{float32(x)}, 1) }
+	scalars := func(decay float64) []*graph.Value { // of the kernels
+		return []*graph.Value{decayed(decay), number(a.Beta2), number(1 - a.Beta1), number(1 - a.Beta2),
+			stepSize, correction, number(a.Eps), factor, g.Where(finite, number(1), number(0))}
+	}
 	for _, p := range parts {
 		x, grad, m, v := p.vectors[0], p.vectors[1], p.vectors[2], p.vectors[3]
+		if o.quantized != nil {
+			both := g.Concat(0, append(scalars(o.weightDecay), scalars(0)...)...)
+			x, state := g.AdamW8bit(x, grad, g.Input(optState, graph.Uint8, o.quantized.bytes), both, o.quantized.tables)
+			g.Output(updated(optParam), x)
+			g.Output(updated(optState), state)
+			continue
+		}
 		if g.Offers(graph.AdamW) {
-			number := func(x float64) *graph.Value { return g.Float([]float32{float32(x)}, 1) }
-			x, m, v = g.AdamW(x, grad, m, v, g.Concat(0, decayed(p.decay), number(a.Beta2), number(1-a.Beta1), number(1-a.Beta2),
-				stepSize, correction, number(a.Eps), factor, g.Where(finite, number(1), number(0))))
+			x, m, v = g.AdamW(x, grad, m, v, g.Concat(0, scalars(p.decay)...))
 			o.output(g, p.suffix, x, m, v)
 			continue
 		}
@@ -151,6 +170,42 @@ func sumSquares(g *graph.Graph, x *graph.Value) *graph.Value {
 		return g.SumSquares(x, chunk)
 	}
 	return g.ReduceSum(g.Reshape(g.Mul(x, x), x.Size()/chunk, chunk), false, 1)
+}
+
+// optState is the name of the moments in 8 bits: uint8, as [placeQuantized] has them.
+const optState = "state"
+
+// quantizedOnDevice is what the kernel for moments in 8 bits needs beside vectors.
+type quantizedOnDevice struct {
+	bytes  int // of the state
+	tables graph.State8bit
+}
+
+// quantizedFor describes the tensors of a layout, of which those before decayed
+// decay, to the kernel.
+func quantizedFor(l layout, decayed int) *quantizedOnDevice {
+	places, size := placeQuantized(l.params)
+	q := &quantizedOnDevice{bytes: size}
+	for i, p := range l.params {
+		n, at := p.Size(), places[i]
+		perMoment, codes2, scalars := n, -1, 0
+		if at.codes >= 0 {
+			perMoment, codes2 = optim.Blocks(n), at.codes+n
+		}
+		if l.offsets[i] >= decayed {
+			scalars = 9
+		}
+		var row [8]int64
+		for j, v := range []int{len(q.tables.Owners), l.offsets[i], n, at.floats, at.floats + perMoment, at.codes, codes2, scalars} {
+			row[j] = int64(v)
+		}
+		q.tables.Tensors = append(q.tables.Tensors, row)
+		q.tables.Owners = append(q.tables.Owners, slices.Repeat([]int32{int32(i)}, optim.Blocks(n))...)
+	}
+	for i, signed := range []bool{true, false} {
+		q.tables.Values[i], q.tables.Cells[i] = optim.Codebook(signed)
+	}
+	return q
 }
 
 // Suffixes of the vectors' two parts.

@@ -19,8 +19,8 @@ import (
 
 // onHost is a specification whose model runs on the host by way of what is
 // written for a device.
-func onHost(t testing.TB, low graph.Type) Spec {
-	spec := trainingSpec(t, adamWFused)
+func onHost(t testing.TB, low graph.Type, optimizer ...string) Spec {
+	spec := trainingSpec(t, append(optimizer, adamWFused)[0])
 	spec.Device = &DeviceSpec{Low: low, host: true}
 	return spec
 }
@@ -78,16 +78,67 @@ func TestDeviceArithmetic(t *testing.T) {
 	}
 }
 
+// TestDevice8bit: moments in 8 bits are on a device, after a few updates, what they
+// are on the CPU: nearly all codes agree, the others lie beside theirs.
+func TestDevice8bit(t *testing.T) {
+	cpu := openEngine(t, trainingSpec(t, adamW8bit), false)
+	device := openEngine(t, onHost(t, graph.Float32, adamW8bit), false)
+	want, got := train(t, cpu, 0, 3), train(t, device, 0, 3)
+	for i := range want {
+		if math.Abs(got[i]-want[i]) > 1e-4*math.Abs(want[i]) {
+			t.Errorf("number %d of the trace is %v, want %v", i, got[i], want[i])
+		}
+	}
+	if off := distance(device.current(t), cpu.current(t)); off > 1e-4 {
+		t.Errorf("parameters are off by %.2g of their norm", off)
+	}
+	o, err := device.accelerator.hostState()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.close()
+	if err := device.accelerator.move(o.parts[0].here, o.parts[0].there, o.parts[0].bytes); err != nil {
+		t.Fatal(err)
+	}
+	a, b := o.stateful.(*quantized), cpu.trainer.optimizer.(*quantized)
+	codes, off := 0, 0
+	for i := range a.codes {
+		for _, pair := range [][2][]uint8{{a.codes[i].M, b.codes[i].M}, {a.codes[i].V, b.codes[i].V}} {
+			for j := range pair[0] {
+				codes++
+				if pair[0][j] != pair[1][j] {
+					off++
+				}
+			}
+		}
+	}
+	if codes == 0 || off > codes/100 {
+		t.Errorf("%d of %d codes differ", off, codes)
+	}
+	// Without the kernel there is nothing that could compute it.
+	spec := onHost(t, graph.Float32, adamW8bit)
+	spec.Device.standard = true
+	if _, err := Open(context.Background(), spec, ""); err == nil || !strings.Contains(err.Error(), adamWFused) {
+		t.Errorf("without kernels: error %v", err)
+	}
+}
+
 // TestDeviceResume: a state goes from a device to the CPU and back.
 func TestDeviceResume(t *testing.T) {
+	for _, optimizer := range []string{adamWFused, adamW8bit} {
+		t.Run(optimizer, func(t *testing.T) { testDeviceResume(t, optimizer) })
+	}
+}
+
+func testDeviceResume(t *testing.T, optimizer string) {
 	dir := t.TempDir()
-	first := openEngine(t, onHost(t, graph.Float32), false)
+	first := openEngine(t, onHost(t, graph.Float32, optimizer), false)
 	train(t, first, 0, 3)
 	if err := first.SaveState(context.Background(), dir); err != nil {
 		t.Fatal(err)
 	}
 	want := train(t, first, 3, 6)
-	for name, spec := range map[string]Spec{"device": onHost(t, graph.Float32), "cpu": trainingSpec(t, adamWFused)} {
+	for name, spec := range map[string]Spec{"device": onHost(t, graph.Float32, optimizer), "cpu": trainingSpec(t, optimizer)} {
 		e := openEngine(t, spec, false)
 		train(t, e, 7, 8) // to be forgotten
 		if err := e.LoadState(context.Background(), dir); err != nil {
@@ -336,7 +387,7 @@ func TestTrainingOnGPU(t *testing.T) {
 		return
 	}
 	for i, low := range []graph.Type{graph.Float32, graph.BFloat16, graph.Float16} {
-		spec := trainingSpec(t, adamWFused)
+		spec := trainingSpec(t, []string{adamWFused, adamW8bit, adamW}[i])
 		spec.Head.Pooling = []string{"max", "mean", "cls"}[i]
 		spec.Head.Activation = []string{"tanh", "gelu", "relu"}[i]
 		spec.Device = &DeviceSpec{Low: low, Capture: true, Pinned: true}

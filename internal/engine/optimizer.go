@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/optim"
 	"github.com/criteria-go/criteria/internal/ort"
 )
@@ -243,42 +244,54 @@ func newQuantized(base flat) (*quantized, error) {
 	params := base.engine.layout.params
 	o := &quantized{flat: base, adamW: optim.NewAdamW8bit(base.adamW, optim.RoundByTable),
 		codes: make([]optim.State8bit, len(params)), floats: make([][2][]float32, len(params))}
-	size := 0
-	for _, p := range params {
-		size += o.bytes(p.Size())
-	}
+	places, size := placeQuantized(params)
 	var err error
 	if o.memory, err = ort.NewBuffer(size); err != nil {
 		return nil, err
 	}
-	// Scales and float32 moments come first, so that they are aligned.
-	floats, offset := o.memory.Float32(), 0
-	take := func(n int) []float32 {
-		offset += n
-		return floats[offset-n : offset : offset]
-	}
+	floats, codes := o.memory.Float32(), o.memory.Bytes()
 	for i, p := range params {
-		if n := p.Size(); n < optim.MinQuantized {
-			o.floats[i] = [2][]float32{take(n), take(n)}
-		} else {
-			o.codes[i].MScale, o.codes[i].VScale = take(optim.Blocks(n)), take(optim.Blocks(n))
+		n, at := p.Size(), places[i]
+		if at.codes < 0 {
+			o.floats[i] = [2][]float32{slice(floats, at.floats, n), slice(floats, at.floats+n, n)}
+			continue
 		}
-	}
-	codes := o.memory.Bytes()[4*offset:]
-	for i, p := range params {
-		if n := p.Size(); n >= optim.MinQuantized {
-			o.codes[i].M, o.codes[i].V, codes = codes[:n:n], codes[n:2*n:2*n], codes[2*n:]
-		}
+		blocks := optim.Blocks(n)
+		o.codes[i] = optim.State8bit{M: slice(codes, at.codes, n), V: slice(codes, at.codes+n, n),
+			MScale: slice(floats, at.floats, blocks), VScale: slice(floats, at.floats+blocks, blocks)}
 	}
 	return o, nil
 }
 
-// bytes returns the size of the state of a tensor of n elements.
-func (o *quantized) bytes(n int) int {
-	if n < optim.MinQuantized {
-		return 2 * 4 * n
+func slice[T any](s []T, from, n int) []T { return s[from : from+n : from+n] }
+
+// quantizedPlace says where the state of a tensor lies: its scales, or its moments
+// in float32, as an index of float32s, its codes as one of bytes, -1 if it has
+// none. What belongs to the second moment follows what belongs to the first.
+type quantizedPlace struct{ floats, codes int }
+
+// placeQuantized returns the places of all tensors' states in one piece of memory,
+// and its size in bytes. Scales and float32 moments come first, so that they are
+// aligned.
+func placeQuantized(params []deberta.Param) (places []quantizedPlace, size int) {
+	places = make([]quantizedPlace, len(params))
+	floats := 0
+	for i, p := range params {
+		n := p.Size()
+		places[i] = quantizedPlace{floats, -1}
+		if n >= optim.MinQuantized {
+			n = optim.Blocks(n)
+		}
+		floats += 2 * n
 	}
-	return 2 * (n + 4*optim.Blocks(n))
+	size = 4 * floats
+	for i, p := range params {
+		if n := p.Size(); n >= optim.MinQuantized {
+			places[i].codes = size
+			size += 2 * n
+		}
+	}
+	return places, size
 }
 
 func (o *quantized) step(_ context.Context, t int, learningRate float64, gradScale float32) error {

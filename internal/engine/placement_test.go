@@ -38,7 +38,7 @@ func TestPlacement(t *testing.T) {
 	for _, name := range device.Operators() {
 		kernels[name] = true
 	}
-	if len(kernels) != 3 {
+	if len(kernels) != 4 {
 		t.Errorf("%v has the operators %v", device, device.Operators())
 	}
 
@@ -76,6 +76,9 @@ func TestPlacement(t *testing.T) {
 			o := deviceOptimizer{decayed: l.decayed, size: l.size, weightDecay: 0.01, maxGradNorm: 1, scaled: scaled, adamW: optim.DefaultAdamW()}
 			checkPlacement(t, rt, device, fmt.Sprintf("%s optimizer, scaled: %t", model.name, scaled), o.graph())
 			o.kernels = kernels
+			quantized := o
+			quantized.quantized = quantizedFor(l, l.decayed)
+			checkPlacement(t, rt, device, fmt.Sprintf("%s optimizer in 8 bits, scaled: %t", model.name, scaled), quantized.graph())
 			checkPlacement(t, rt, device, fmt.Sprintf("%s optimizer with kernels, scaled: %t", model.name, scaled), o.graph())
 		}
 	}

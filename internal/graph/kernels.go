@@ -1,6 +1,8 @@
 package graph
 
 import (
+	"bytes"
+	"encoding/binary"
 	"math"
 	"slices"
 )
@@ -10,6 +12,7 @@ const (
 	PhiloxDropout = "PhiloxDropout"
 	SumSquares    = "SumSquares"
 	AdamW         = "AdamW"
+	AdamW8bit     = "AdamW8bit"
 )
 
 // PhiloxDropout zeroes elements of x with probability p and divides the others
@@ -40,4 +43,31 @@ func (g *Graph) AdamW(p, grad, m, v, scalars *Value) (newP, newM, newV *Value) {
 	check(scalars.Rank() == 1 && scalars.Size() == 9, AdamW, "%v are not nine scalars", scalars)
 	out := g.apply(AdamW, KernelDomain, []*Value{p, grad, m, v, scalars}, Float32, [][]int{p.Shape, p.Shape, p.Shape})
 	return out[0], out[1], out[2]
+}
+
+// State8bit is what [Graph.AdamW8bit] knows of the tensors that it works on: see
+// kernels/kernels.py.
+type State8bit struct {
+	Owners  []int32         // of every block of 256 elements the number of its tensor
+	Tensors [][8]int64      // first block, place in p, size, places of scales or moments, of codes, of scalars
+	Values  [2][256]float32 // what the codes of both moments stand for
+	Cells   [2][65536]uint8 // codes of equal parts of [-1, 1]
+}
+
+// AdamW8bit is [Graph.AdamW] with moments in 8 bits: state, a uint8 vector, holds
+// them. scalars are nine for each kind of tensor. Both outputs must be bound to
+// the memory of the inputs that they replace.
+func (g *Graph) AdamW8bit(p, grad, state, scalars *Value, s State8bit) (newP, newState *Value) {
+	check(slices.Equal(grad.Shape, p.Shape) && state.Type == Uint8 && scalars.Size()%9 == 0, AdamW8bit, "%v, %v, %v and %v do not fit", p, grad, state, scalars)
+	constant := func(t Type, elements any, shape ...int) *Value {
+		var b bytes.Buffer
+		if err := binary.Write(&b, binary.LittleEndian, elements); err != nil {
+			panic(err)
+		}
+		return g.constant(t, b.Bytes(), product(shape), shape)
+	}
+	out := g.apply(AdamW8bit, KernelDomain, []*Value{p, grad, state, constant(Int32, s.Owners, len(s.Owners)), constant(Int64, s.Tensors, len(s.Tensors), 8),
+		constant(Float32, s.Values, 2, 256), constant(Uint8, s.Cells, 2, 65536), scalars}, Float32, [][]int{p.Shape, state.Shape})
+	out[1].Type = Uint8
+	return out[0], out[1]
 }

@@ -150,6 +150,16 @@ func boundary(k, n int) float32 {
 	return float32(1 - step*float64(n-k))
 }
 
+// Codebook returns what [RoundByTable] works with: the values of the codes, and for
+// each of the 65536 equal parts of [-1, 1] the code that is nearest to its middle.
+func Codebook(signed bool) (values [256]float32, cells [65536]uint8) {
+	values = DynamicMap(signed)
+	for i, code := range newCodebook(values, RoundByTable).cells {
+		cells[i] = uint8(code)
+	}
+	return values, cells
+}
+
 func newCodebook(values [256]float32, rounding Rounding) *C.optim_codebook {
 	b := new(C.optim_codebook)
 	for i, v := range values {

@@ -123,9 +123,25 @@ static OrtStatus *adamw(const ops_attributes *a, void *context) {
                 ARGUMENTS(&in[0], &in[1], &in[2], &in[3], &in[4], &out[0], &out[1], &out[2], &n));
 }
 
+static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
+  const void *in[8];
+  float *out[2];
+  ops_shape shapes[8];
+  for (size_t i = 0; i < 8; i++) TRY(ops_input(context, i, &in[i], &shapes[i]));
+  for (size_t i = 0; i < 8; i++)
+    if (!aligned(in[i])) return misaligned();
+  TRY(ops_output(context, 0, &shapes[0], &out[0]));
+  TRY(ops_output(context, 1, &shapes[2], &out[1]));
+  if (out[0] != in[0] || out[1] != in[2]) return ops_fail("criteria.AdamW8bit: p and state are not updated in place");
+  size_t blocks = ops_elements(&shapes[3]);
+  int32_t n = (int32_t)blocks;
+  return launch(&a->kernels[GPU_ADAMW8BIT], context, blocks,
+                ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &n));
+}
+
 // --- modules --------------------------------------------------------------------
 
-enum { OPERATORS = 3 };
+enum { OPERATORS = 4 };
 
 struct gpu_module {
   gpu_kernel kernels[GPU_KERNELS];
@@ -146,8 +162,9 @@ int gpu_load(gpu_module *m, int kernel, const void *image, const char *entry, gp
 OrtStatus *gpu_register(gpu_module *m, void *session_options) {
   if (!m->domain) {
     // The operators are those of the host, but for who computes them.
-    static OrtStatus *(*const run[OPERATORS])(const ops_attributes *, void *) = {philox_dropout, sum_squares, adamw};
-    const ops_operator *host[OPERATORS] = {&ops_philox_dropout, &ops_sum_squares, &ops_adamw};
+    static OrtStatus *(*const run[OPERATORS])(const ops_attributes *, void *) = {philox_dropout, sum_squares, adamw,
+                                                                                          adamw8bit};
+    const ops_operator *host[OPERATORS] = {&ops_philox_dropout, &ops_sum_squares, &ops_adamw, &ops_adamw8bit};
     ops_operator *all[OPERATORS];
     for (size_t i = 0; i < OPERATORS; i++) {
       all[i] = &m->operators[i];

@@ -19,10 +19,10 @@ import (
 
 // kernelNames are the kernels of package kernels that operators launch, in the
 // order of the constants in gpu.h.
-var kernelNames = [C.GPU_KERNELS]string{"dropout_float32", "dropout_float16", "dropout_bfloat16", "sum_squares", "adamw"}
+var kernelNames = [C.GPU_KERNELS]string{"dropout_float32", "dropout_float16", "dropout_bfloat16", "sum_squares", "adamw", "adamw8bit"}
 
 // deviceOperators are the operators that those kernels compute.
-var deviceOperators = []string{"AdamW", "PhiloxDropout", "SumSquares"}
+var deviceOperators = []string{"AdamW", "AdamW8bit", "PhiloxDropout", "SumSquares"}
 
 // gpuKernels are kernels that were loaded on a GPU.
 type gpuKernels struct {

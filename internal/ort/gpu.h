@@ -8,7 +8,15 @@
 #include "api.h"
 
 // The kernels, in the order of kernelNames in gpu.go.
-enum { GPU_DROPOUT_FLOAT32, GPU_DROPOUT_FLOAT16, GPU_DROPOUT_BFLOAT16, GPU_SUM_SQUARES, GPU_ADAMW, GPU_KERNELS };
+enum {
+  GPU_DROPOUT_FLOAT32,
+  GPU_DROPOUT_FLOAT16,
+  GPU_DROPOUT_BFLOAT16,
+  GPU_SUM_SQUARES,
+  GPU_ADAMW,
+  GPU_ADAMW8BIT,
+  GPU_KERNELS
+};
 
 typedef struct gpu_kernel {
   void *module, *function;

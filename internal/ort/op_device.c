@@ -109,6 +109,13 @@ ops_operator ops_sum_squares = {.name = "SumSquares",
 
 // --- AdamW(p, g, m, v, scalars [9]) → p, m, v -------------------------------------------------
 
+static void step(float *p, float *m, float *v, float g, const float *s) {
+  g *= s[7];
+  *m += s[2] * (g - *m);
+  *v = *v * s[1] + s[3] * g * g;
+  *p = *p * s[0] - s[4] * *m / (sqrtf(*v) * s[5] + s[6]);
+}
+
 static OrtStatus *adamw(const ops_attributes *a, void *context) {
   (void)a;
   const float *p, *g, *m, *v, *s;
@@ -126,13 +133,8 @@ static OrtStatus *adamw(const ops_attributes *a, void *context) {
   TRY(ops_output(context, 2, &shape, &new_v));
   size_t n = ops_elements(&shape);
   for (size_t i = 0; i < n; i++) {
-    float grad = g[i] * s[7];
-    float first = m[i] + s[2] * (grad - m[i]);
-    float second = v[i] * s[1] + s[3] * grad * grad;
-    float next = p[i] * s[0] - s[4] * first / (sqrtf(second) * s[5] + s[6]);
-    new_p[i] = s[8] != 0 ? next : p[i];
-    new_m[i] = s[8] != 0 ? first : m[i];
-    new_v[i] = s[8] != 0 ? second : v[i];
+    new_p[i] = p[i], new_m[i] = m[i], new_v[i] = v[i];
+    if (s[8] != 0) step(&new_p[i], &new_m[i], &new_v[i], g[i], s);
   }
   return NULL;
 }
@@ -144,3 +146,65 @@ static OrtStatus *adamw_shapes(const ops_attributes *a, const ops_shape *in, siz
 }
 
 ops_operator ops_adamw = {.name = "AdamW", .inputs = "fffff", .outputs = 3, .run = adamw, .shapes = adamw_shapes};
+
+// --- AdamW8bit(p, g, state, owners, tensors, values, cells, scalars) → p, state -----------------
+
+static uint8_t quantise(float x, float largest, const uint8_t *cells) {
+  if (!(largest > 0)) return 0;
+  int cell = (int)((x / largest + 1.0f) * 32768.0f);
+  return cells[cell < 0 ? 0 : cell > 65535 ? 65535 : cell];
+}
+
+static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
+  (void)a;
+  enum { block_size = 256 };
+  const void *in[8];
+  float *out[2];
+  ops_shape shapes[8];
+  for (size_t i = 0; i < 8; i++) TRY(ops_input(context, i, &in[i], &shapes[i]));
+  TRY(ops_output(context, 0, &shapes[0], &out[0]));
+  TRY(ops_output(context, 1, &shapes[2], &out[1]));
+  if (out[0] != in[0] || out[1] != in[2]) return ops_fail("criteria.AdamW8bit: p and state are not updated in place");
+  const float *g = in[1], *values = in[5];
+  uint8_t *codes = (uint8_t *)out[1];
+  const int32_t *owners = in[3];
+  const int64_t *tensors = in[4];
+  const uint8_t *cells = in[6];
+  for (int64_t b = 0; b < shapes[3].dims[0]; b++) {
+    const int64_t *t = tensors + 8 * owners[b];
+    const float *s = (const float *)in[7] + t[7];
+    if (s[8] == 0) continue;
+    int64_t k = b - t[0], from = k * block_size, n = t[2] - from < block_size ? t[2] - from : block_size;
+    float *p = out[0] + t[1] + from, *floats1 = out[1] + t[3], *floats2 = out[1] + t[4];
+    const float *grad = g + t[1] + from;
+    if (t[5] < 0) {
+      for (int64_t i = 0; i < n; i++) step(&p[i], &floats1[from + i], &floats2[from + i], grad[i], s);
+      continue;
+    }
+    uint8_t *codes1 = codes + t[5] + from, *codes2 = codes + t[6] + from;
+    float m[block_size], v[block_size], largest1 = 0, largest2 = 0;
+    for (int64_t i = 0; i < n; i++) {
+      m[i] = values[codes1[i]] * floats1[k];
+      v[i] = values[256 + codes2[i]] * floats2[k];
+      step(&p[i], &m[i], &v[i], grad[i], s);
+      largest1 = fmaxf(largest1, fabsf(m[i]));
+      largest2 = fmaxf(largest2, v[i]);
+    }
+    floats1[k] = largest1, floats2[k] = largest2;
+    for (int64_t i = 0; i < n; i++) {
+      codes1[i] = quantise(m[i], largest1, cells);
+      codes2[i] = quantise(v[i], largest2, cells + 65536);
+    }
+  }
+  return NULL;
+}
+
+static OrtStatus *adamw8bit_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
+  (void)a, (void)inputs;
+  out[0] = in[0];
+  out[1] = in[2];
+  return NULL;
+}
+
+ops_operator ops_adamw8bit = {
+    .name = "AdamW8bit", .inputs = "ffujifuf", .outputs = 2, .bytes = 1, .run = adamw8bit, .shapes = adamw8bit_shapes};

@@ -38,6 +38,8 @@ import (
 //	AdamW(p, g, m, v, scalars [9]) → p, m, v
 //	                                        scalars: 1-lr·λ, β₂, 1-β₁, 1-β₂, lr/(1-β₁ᵗ), 1/√(1-β₂ᵗ), ε,
 //	                                        the factor of g, and whether to take the step at all
+//	AdamW8bit(p, g, state uint8, owners int32, tensors int64 [.., 8], values [2, 256], cells uint8 [2, 65536],
+//	          scalars [.., 9]) → p, state   the same in place, with moments in 8 bits; see kernels/kernels.py
 const Domain = "criteria"
 
 var fusedOperators = []string{"DropoutMask", "GeluGrad", "LayerNormGrad", "Skew", "SoftmaxGrad", "Unskew"}

@@ -7,7 +7,8 @@
 static ops_operator *const operators[] = {&ops_gelu_grad, &ops_dropout_mask,    &ops_softmax_grad, &ops_skew,
                                           &ops_unskew,    &ops_layer_norm_grad, &ops_gemm,
                                           &ops_attention, &ops_attention_probs, &ops_attention_grad,
-                                          &ops_philox_dropout, &ops_sum_squares, &ops_adamw};
+                                          &ops_philox_dropout, &ops_sum_squares, &ops_adamw,
+                                          &ops_adamw8bit};
 enum { OPERATORS = sizeof operators / sizeof *operators };
 
 // --- helpers --------------------------------------------------------------------
@@ -107,6 +108,10 @@ static int input_type(const ops_custom_op *op, size_t i) {
     return OPS_BOOL;
   case 'i':
     return OPS_INT64;
+  case 'j':
+    return OPS_INT32;
+  case 'u':
+    return OPS_UINT8;
   case 'a':
     return OPS_ANY;
   }
@@ -115,7 +120,7 @@ static int input_type(const ops_custom_op *op, size_t i) {
 static int input_characteristic(const ops_custom_op *op, size_t i) { return of(op)->inputs[i] < 'a'; } // 1: optional
 static size_t output_count(const ops_custom_op *op) { return of(op)->outputs; }
 static int output_type(const ops_custom_op *op, size_t i) {
-  (void)i;
+  if (i > 0 && i == (size_t)of(op)->bytes) return OPS_UINT8;
   return strchr(of(op)->inputs, 'a') ? OPS_ANY : OPS_FLOAT;
 }
 static int zero_of(const ops_custom_op *op, size_t i) { // output characteristic: required; input memory: default
@@ -188,7 +193,7 @@ static OrtStatus *infer(const ops_custom_op *op, void *context) {
   for (size_t i = 0; i < self->outputs; i++) {
     void *info;
     TRY(ORTX_CALL(CreateTensorTypeAndShapeInfo, OrtStatus *, (void **), (&info)));
-    OrtStatus *s = ORTX_CALL(SetTensorElementType, OrtStatus *, (void *, int), (info, type));
+    OrtStatus *s = ORTX_CALL(SetTensorElementType, OrtStatus *, (void *, int), (info, i > 0 && i == (size_t)self->bytes ? OPS_UINT8 : type));
     if (!s) s = ORTX_CALL(SetDimensions, OrtStatus *, (void *, const int64_t *, size_t), (info, out[i].dims, out[i].rank));
     if (!s)
       s = ORTX_CALL(ShapeInferContext_SetOutputTypeShape, OrtStatus *, (void *, size_t, void *), (context, i, info));

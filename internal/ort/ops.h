@@ -7,7 +7,7 @@
 
 #include "api.h"
 
-enum { OPS_ANY = 0, OPS_FLOAT = 1, OPS_INT64 = 7, OPS_BOOL = 9, OPS_FLOAT16 = 10, OPS_BFLOAT16 = 16 }; // ONNX's element types
+enum { OPS_ANY = 0, OPS_FLOAT = 1, OPS_UINT8 = 2, OPS_INT32 = 6, OPS_INT64 = 7, OPS_BOOL = 9, OPS_FLOAT16 = 10, OPS_BFLOAT16 = 16 }; // ONNX's element types
 
 // TRY returns from the calling function if a step fails.
 #define TRY(step)                     \
@@ -65,8 +65,10 @@ typedef struct ops_custom_op {
 typedef struct ops_operator {
   ops_custom_op base; // filled by ops.c; must be first
   const char *name;
-  const char *inputs; // a letter per input: f float, b bool, i int64; a capital may be missing; a: any type
-  size_t outputs;     // all float, or of the type of input a
+  const char *inputs; // a letter per input: f float, b bool, i int64, j int32, u uint8; a capital may be missing;
+                      // a: any type
+  size_t outputs;     // float, or of the type of input a
+  int bytes;          // number of the output that is uint8; 0: none
   int in_place;       // the first output may take the first input's memory
   struct {
     const char *name;
@@ -79,7 +81,8 @@ typedef struct ops_operator {
 } ops_operator;
 
 extern ops_operator ops_gelu_grad, ops_dropout_mask, ops_softmax_grad, ops_skew, ops_unskew, ops_layer_norm_grad,
-    ops_gemm, ops_attention, ops_attention_probs, ops_attention_grad, ops_philox_dropout, ops_sum_squares, ops_adamw;
+    ops_gemm, ops_attention, ops_attention_probs, ops_attention_grad, ops_philox_dropout, ops_sum_squares, ops_adamw,
+    ops_adamw8bit;
 
 // Adds the domain with all operators to the options of a session to be made.
 OrtStatus *ops_register(void *session_options);
