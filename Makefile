@@ -90,7 +90,8 @@ peer-venv: ## provide a Python environment with torch and transformers
 	@$(DEPS) venv peer
 
 kernels: ## compile the GPU kernels anew, from kernels/kernels.py (needs no GPU)
-	@python=$$($(DEPS) venv kernels) && rm -rf kernels/bin && PYTHONDONTWRITEBYTECODE=1 "$$python" kernels/build.py kernels/bin
+	@python=$$($(DEPS) venv kernels) && new=$$(mktemp -d) && PYTHONDONTWRITEBYTECODE=1 "$$python" kernels/build.py "$$new" && \
+		rm -rf kernels/bin && mkdir kernels/bin && cp -R "$$new"/. kernels/bin && rm -rf "$$new"
 
 clean: ## remove what builds and tests leave here; results of runs stay
 	@find . -path ./.git -prune -o -type f \( -name '*.test' -o -name '*.prof' \) -exec rm -f {} +

@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 
+cache = tempfile.TemporaryDirectory()
+os.environ["TRITON_CACHE_DIR"] = cache.name  # whatever another version has left in the user's
 os.environ["TRITON_DISABLE_LINE_INFO"] = "1"  # it has paths of this machine
-os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp()
 
 import triton
 from triton import knobs
