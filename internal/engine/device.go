@@ -26,9 +26,23 @@ type DeviceSpec struct {
 	// Pinned keeps what is copied to the device in pages that stay in place.
 	Pinned bool
 
-	// host computes on the host what was written for a device, standard does
-	// without operators of our own: for tests.
-	host, standard bool
+	// Host computes on the host what was written for a device: for tests of the
+	// arithmetic.
+	Host bool
+	// Profile, if not empty, is the prefix of the files that the times of the nodes
+	// are written to when the engine is closed.
+	Profile string
+
+	standard bool // without operators of our own: for tests
+}
+
+// profile is the prefix for one graph; two that were begun in the same second would
+// write the same file.
+func (s DeviceSpec) profile(graph string) string {
+	if s.Profile == "" {
+		return ""
+	}
+	return s.Profile + "-" + graph
 }
 
 // accelerator computes an engine's model on a device. Parameters, gradients and
@@ -79,7 +93,7 @@ func newAccelerator(e *Engine, spec Spec) (_ *accelerator, err error) {
 			err = errors.Join(err, a.close())
 		}
 	}()
-	if a.spec.host {
+	if a.spec.Host {
 		a.device = ort.HostDevice()
 	} else if a.device, err = e.runtime.OpenCUDA(a.spec.CUDA); err != nil {
 		return nil, err
@@ -200,7 +214,7 @@ func (a *accelerator) program(k kind, b Batch) (*deviceProgram, error) {
 
 func (a *accelerator) compile(p *deviceProgram, key programKey) (err error) {
 	options := deberta.DeviceOptions{Low: a.spec.Low, Kernels: a.kernels}
-	session := ort.SessionOptions{Device: a.device, Optimization: ort.OptimizeBasic, Capture: a.spec.Capture, Threads: a.threads}
+	session := ort.SessionOptions{Device: a.device, Optimization: ort.OptimizeBasic, Capture: a.spec.Capture, Threads: a.threads, Profile: a.spec.profile("batch")}
 	if key.kind == training {
 		options.Seed = a.training.Seed
 		p.graph = a.model.DeviceTraining(key.rows, key.length, options)
@@ -355,7 +369,7 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 	if spec.Optimizer == adamW8bit {
 		o.quantized = quantizedFor(a.layout, o.decayed)
 	}
-	options := ort.SessionOptions{Device: a.device, Optimization: ort.OptimizeBasic, Capture: a.spec.Capture, Threads: a.threads}
+	options := ort.SessionOptions{Device: a.device, Optimization: ort.OptimizeBasic, Capture: a.spec.Capture, Threads: a.threads, Profile: a.spec.profile("optimizer")}
 	if a.session, err = a.runtime.NewSession(o.graph().Encode(), options); err != nil {
 		return fmt.Errorf("engine: preparing the optimizer: %w", err)
 	}

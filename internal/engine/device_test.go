@@ -21,7 +21,7 @@ import (
 // written for a device.
 func onHost(t testing.TB, low graph.Type, optimizer ...string) Spec {
 	spec := trainingSpec(t, append(optimizer, adamWFused)[0])
-	spec.Device = &DeviceSpec{Low: low, host: true}
+	spec.Device = &DeviceSpec{Low: low, Host: true}
 	return spec
 }
 

@@ -347,6 +347,20 @@ func (e *Event) Close() error {
 	return e.device.do(func() error { return cudaCloseEvent(native) })
 }
 
+// MemoryInUse returns how many bytes of the device are in use, by whomever; 0 on
+// the host.
+func (d *Device) MemoryInUse() (used int, err error) {
+	if d.host {
+		return 0, nil
+	}
+	err = d.do(func() error {
+		free, total, err := cudaMemory()
+		used = total - free
+		return err
+	})
+	return used, err
+}
+
 // OutOfMemoryError says that a device has too little memory.
 type OutOfMemoryError struct {
 	Device string
