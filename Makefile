@@ -20,9 +20,10 @@ BENCH  ?= .
 TIME   ?= 10s
 TEST   ?= ./...
 ARGS   ?=
+PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test golden vet lint api docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check env mlflow-venv peer-venv kernels clean
+.PHONY: help demo test golden vet lint api docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check gpu-pack env mlflow-venv peer-venv kernels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,8 +78,11 @@ deps: ## provide the native parts and say where they are
 deps-cuda: ## provide what a GPU needs, once (730 MB), and say where it is
 	@$(DEPS) cuda
 
-gpu-check: deps-cuda ## on a machine with a GPU: compare its results with the CPU's, and time steps
-	@$(call native,cuda) $(GO) test -tags gpu -count=1 -v -run '^TestGPU' -bench '^BenchmarkGPU' -benchtime 10x -timeout 8m ./internal/engine
+gpu-check: deps-cuda ## on a machine with a GPU: results and speed beside PyTorch's, 8 minutes
+	@$(call native,cuda) $(GO) run ./internal/cmd/gpucheck -python $(PYTHON) $(ARGS)
+
+gpu-pack: ## pack gpu-check for a machine with a GPU, but no network and no Go
+	@$(call native,cuda) $(GO) run ./internal/cmd/gpupack -o gpu-check $(ARGS)
 
 env: ## print the export lines for a plain go build: eval "$(make -s env)"
 	@$(DEPS) env

@@ -32,8 +32,8 @@ type DeviceSpec struct {
 	// Profile, if not empty, is the prefix of the files that the times of the nodes
 	// are written to when the engine is closed.
 	Profile string
-
-	standard bool // without operators of our own: for tests
+	// Standard does without kernels of our own: for checks of these.
+	Standard bool
 }
 
 // profile is the prefix for one graph; two that were begun in the same second would
@@ -98,7 +98,7 @@ func newAccelerator(e *Engine, spec Spec) (_ *accelerator, err error) {
 	} else if a.device, err = e.runtime.OpenCUDA(a.spec.CUDA); err != nil {
 		return nil, err
 	}
-	if !a.spec.standard {
+	if !a.spec.Standard {
 		a.kernels = graph.Kernels{}
 		for _, name := range a.device.Operators() {
 			a.kernels[name] = true

@@ -52,7 +52,7 @@ func TestDeviceArithmetic(t *testing.T) {
 	for _, recompute := range []bool{false, true} {
 		want := openEngine(t, trainingSpec(t, adamWFused), false)
 		spec := onHost(t, graph.Float32)
-		spec.Device.standard = recompute // one of each is enough
+		spec.Device.Standard = recompute // one of each is enough
 		spec.Training.Recompute = recompute
 		got := openEngine(t, spec, false)
 		wantTrace, gotTrace := train(t, want, 0, 6), train(t, got, 0, 6)
@@ -161,7 +161,7 @@ func TestLossScaling(t *testing.T) {
 
 func testLossScaling(t *testing.T, standard bool) {
 	spec := onHost(t, graph.Float16)
-	spec.Device.standard = standard
+	spec.Device.Standard = standard
 	full, half := openEngine(t, onHost(t, graph.Float32), false), openEngine(t, spec, false)
 	want, got := train(t, full, 0, 6), train(t, half, 0, 6)
 	rounded := false
@@ -242,7 +242,7 @@ func TestDeviceDropout(t *testing.T) {
 		var first []float64
 		for _, recompute := range []bool{false, true} {
 			spec := onHost(t, graph.Float32)
-			spec.Device.standard = standard
+			spec.Device.Standard = standard
 			spec.Training.Recompute = recompute
 			e := openEngine(t, spec, true)
 			draw := func() (losses []float64) {

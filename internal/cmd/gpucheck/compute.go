@@ -57,7 +57,7 @@ func (r request) open(ctx context.Context, dir string, head deberta.Head, device
 	if err != nil {
 		return nil, err
 	}
-	device.Low, device.Pinned, device.Host = low, true, r.Device == "host"
+	device.Low, device.Pinned, device.Host, device.Standard = low, true, r.Device == "host", r.Standard
 	return engine.Open(ctx, engine.Spec{
 		Dir: dir, Head: head, Device: &device,
 		Training: &engine.Training{Seed: 1, Optimizer: "adamw_torch_fused", WeightDecay: 0.01, MaxGradNorm: 1, Accumulation: 1, Recompute: r.Recompute},

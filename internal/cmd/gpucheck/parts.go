@@ -58,6 +58,10 @@ func (c *check) gradients(ctx context.Context) {
 
 func (n number) small() string { return fmt.Sprintf("%.1e", float64(n)) }
 
+// standard names what is computed without kernels of our own, which tells faults of
+// these from others, and what they gain.
+const standard = "standard operators"
+
 // curves compares the losses of a training with PyTorch's.
 func (c *check) curves(ctx context.Context) {
 	type side struct {
@@ -82,24 +86,26 @@ func (c *check) curves(ctx context.Context) {
 		return s
 	}
 	type comparison struct {
-		low          string
+		what         string
 		wanted       float64
 		ours, theirs *side
 	}
 	var all []comparison
-	for _, p := range []comparison{{low: "fp32", wanted: 1e-3}, {low: c.low(), wanted: 5e-2}} {
-		p.ours = run("ours, "+p.low, func(receive func([]byte) error) error {
-			return c.ask(ctx, curveTime, request{Do: "curve", Device: c.device, Low: p.low, Dir: c.dir, Rate: curveRate}, receive)
+	ours := func(name, low string, standard bool) *side {
+		return run("ours, "+name, func(receive func([]byte) error) error {
+			return c.ask(ctx, curveTime, request{Do: "curve", Device: c.device, Low: low, Dir: c.dir, Rate: curveRate, Standard: standard}, receive)
 		})
-		name := "PyTorch, " + p.low
-		if p.low != "fp32" {
-			name = "PyTorch, bf16"
-		}
-		p.theirs = run(name, func(receive func([]byte) error) error {
-			return c.peer(ctx, curveTime, request{Do: "curve", AMP: p.low != "fp32", Dir: c.dir, Rate: curveRate}, receive)
-		})
-		all = append(all, p)
 	}
+	torch := func(name string, amp bool) *side {
+		return run("PyTorch, "+name, func(receive func([]byte) error) error {
+			return c.peer(ctx, curveTime, request{Do: "curve", AMP: amp, Dir: c.dir, Rate: curveRate}, receive)
+		})
+	}
+	all = append(all, comparison{"loss, fp32", 1e-3, ours("fp32", "fp32", false), torch("fp32", false)})
+	low := torch("bf16", true)
+	all = append(all,
+		comparison{"loss, " + c.low(), 5e-2, ours(c.low(), c.low(), false), low},
+		comparison{"loss, " + c.low() + ", " + standard, 5e-2, ours(c.low()+", "+standard, c.low(), true), low})
 
 	c.printf("## Loss over %d steps\n\nThe same weights and batches (%v), no dropout, AdamW at %g.\n\n| step |", curveSteps, curveShape, curveRate)
 	for _, s := range sides {
@@ -119,7 +125,7 @@ func (c *check) curves(ctx context.Context) {
 	}
 	c.printf("\n")
 	for _, p := range all {
-		what := "loss, " + p.low
+		what := p.what
 		if err := errors.Join(p.ours.err, p.theirs.err); err != nil {
 			c.failed(what, err)
 			continue
@@ -200,17 +206,17 @@ func (c *check) speeds(ctx context.Context) {
 		}
 		return col
 	}
-	ours := func(name string, recompute bool) *column {
+	ours := func(name string, recompute, standard bool) *column {
 		return measure(name, func(receive func([]byte) error) error {
 			var errs []error
 			for _, s := range c.shapes { // each in its own process: arenas never shrink
 				errs = append(errs, c.ask(ctx, stepTime, request{Do: "speed", Device: c.device, Low: c.low(), Dir: c.dir,
-					Shapes: pairs([]shape{s}), Steps: c.timedSteps(), Dropout: dropout, Recompute: recompute}, receive))
+					Shapes: pairs([]shape{s}), Steps: c.timedSteps(), Dropout: dropout, Recompute: recompute, Standard: standard}, receive))
 			}
 			return errors.Join(errs...)
 		})
 	}
-	plain, recomputing := ours("ours", false), ours("ours, checkpointing", true)
+	plain, recomputing := ours("ours", false, false), ours("ours, checkpointing", true, false)
 	torch := func(mode string, limit time.Duration) *column {
 		return measure(mode, func(receive func([]byte) error) error { return c.peer(ctx, limit, c.torch(mode, false), receive) })
 	}
@@ -221,6 +227,7 @@ func (c *check) speeds(ctx context.Context) {
 	} else {
 		c.progress("the package disentangled-flash is not there")
 	}
+	standards := ours("ours, "+standard, false, true)
 
 	c.printf("## Speed and memory\n\nTraining in %s, dropout %g: samples/s, and GB of the device's memory in use.\n\n| batch × length |", c.low(), dropout)
 	for _, col := range columns {
@@ -239,7 +246,7 @@ func (c *check) speeds(ctx context.Context) {
 				c.printf(" %s |", strings.ReplaceAll(t.Error, "|", "/"))
 			default:
 				c.printf(" %.1f, %.1f GB |", float64(t.Speed), float64(t.MemoryGB))
-				if col != plain && col != recomputing {
+				if col != plain && col != recomputing && col != standards {
 					best = max(best, float64(t.Speed))
 				}
 			}

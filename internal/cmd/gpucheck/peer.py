@@ -26,6 +26,8 @@ request = json.loads(sys.argv[1])
 device = request["device"]
 cuda = device == "cuda"
 transformers.logging.set_verbosity_error()
+if not cuda:
+    torch.set_num_threads(1)  # a rehearsal: threads that wait for each other beside other work crawl
 
 
 def answer(**what):

@@ -30,6 +30,7 @@ type request struct {
 	Rate      float64  `json:"rate"`
 	Dropout   float64  `json:"dropout"`
 	Recompute bool     `json:"recompute"`
+	Standard  bool     `json:"standard"` // without kernels of our own
 	Warm      bool     `json:"warm"`
 }
 
