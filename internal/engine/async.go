@@ -23,7 +23,7 @@ func (e *Engine) AccumulateAsync(ctx context.Context, b Batch, step, micro int) 
 	return later(e, func() (*pending[Result], error) { return e.accelerator.accumulate(ctx, b, step, micro) })
 }
 
-// UpdateAsync: see [Engine.AccumulateAsync].
+// UpdateAsync begins with an Update; see [Engine.AccumulateAsync].
 func (e *Engine) UpdateAsync(ctx context.Context, learningRate float64) (wait func() (float64, error), err error) {
 	if e.accelerator == nil {
 		return done(e.Update(ctx, learningRate))

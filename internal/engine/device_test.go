@@ -117,7 +117,7 @@ func TestDevice8bit(t *testing.T) {
 	}
 	// Without the kernel there is nothing that could compute it.
 	spec := onHost(t, graph.Float32, adamW8bit)
-	spec.Device.standard = true
+	spec.Device.Standard = true
 	if _, err := Open(context.Background(), spec, ""); err == nil || !strings.Contains(err.Error(), adamWFused) {
 		t.Errorf("without kernels: error %v", err)
 	}

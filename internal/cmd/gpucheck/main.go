@@ -125,6 +125,14 @@ func (c *check) low() string {
 	return "bf16"
 }
 
+// timed is the precision of what is timed. The host has our dropout in float32 only.
+func (c *check) timed() string {
+	if c.device == "host" {
+		return "fp32"
+	}
+	return "bf16"
+}
+
 func (c *check) run(ctx context.Context) int {
 	started := time.Now()
 	c.printf("# gpu-check\n\n")

@@ -210,7 +210,7 @@ func (c *check) speeds(ctx context.Context) {
 		return measure(name, func(receive func([]byte) error) error {
 			var errs []error
 			for _, s := range c.shapes { // each in its own process: arenas never shrink
-				errs = append(errs, c.ask(ctx, stepTime, request{Do: "speed", Device: c.device, Low: c.low(), Dir: c.dir,
+				errs = append(errs, c.ask(ctx, stepTime, request{Do: "speed", Device: c.device, Low: c.timed(), Dir: c.dir,
 					Shapes: pairs([]shape{s}), Steps: c.timedSteps(), Dropout: dropout, Recompute: recompute, Standard: standard}, receive))
 			}
 			return errors.Join(errs...)
@@ -229,7 +229,7 @@ func (c *check) speeds(ctx context.Context) {
 	}
 	standards := ours("ours, "+standard, false, true)
 
-	c.printf("## Speed and memory\n\nTraining in %s, dropout %g: samples/s, and GB of the device's memory in use.\n\n| batch × length |", c.low(), dropout)
+	c.printf("## Speed and memory\n\nTraining in %s, dropout %g: samples/s, and GB of the device's memory in use.\n\n| batch × length |", c.timed(), dropout)
 	for _, col := range columns {
 		c.printf(" %s |", col.name)
 	}
@@ -285,7 +285,7 @@ func (c *check) profile(ctx context.Context) {
 	s := c.shapes[min(1, len(c.shapes)-1)]
 	var all []operator
 	total := 0.0
-	err := c.ask(ctx, profileTime, request{Do: "operators", Device: c.device, Low: c.low(), Dir: c.dir, Shapes: pairs([]shape{s}),
+	err := c.ask(ctx, profileTime, request{Do: "operators", Device: c.device, Low: c.timed(), Dir: c.dir, Shapes: pairs([]shape{s}),
 		Steps: c.timedSteps() / 2, Dropout: dropout}, func(line []byte) error {
 		var o operator
 		if err := json.Unmarshal(line, &o); err != nil {
