@@ -182,6 +182,15 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// TestCode: an image that is not the manifest's is not handed out.
+func TestCode(t *testing.T) {
+	image := manifest(t).Kernels[0].Images[0]
+	image.SHA256 = strings.Repeat("0", 64)
+	if _, err := image.Code(); err == nil || !strings.Contains(err.Error(), image.File) {
+		t.Errorf("error %v, want one that names %s", err, image.File)
+	}
+}
+
 // checkPTX checks PTX, which can be read: a version that drivers of CUDA 12 know,
 // the parameters, and IEEE 754's arithmetic with one rounding for each operation.
 func checkPTX(t *testing.T, k Kernel, image Image, code []byte) {

@@ -43,7 +43,7 @@ const char *gpu_message(int status) {
 // --- launches -------------------------------------------------------------------
 
 // Launches enough programs for n elements on the stream that the provider works
-// on. Of the arguments, the last two must be NULL.
+// on. See ARGUMENTS.
 static OrtStatus *launch(const gpu_kernel *k, void *context, size_t n, void **arguments) {
   if (n == 0) return NULL;
   if (n > INT_MAX - k->block) return ops_fail("criteria: more elements than a kernel can count");
@@ -55,8 +55,8 @@ static OrtStatus *launch(const gpu_kernel *k, void *context, size_t n, void **ar
   return status ? ops_fail(gpu_message(status)) : NULL;
 }
 
-// What every kernel of Triton takes after its own arguments: memory that ours
-// have no use for.
+// The addresses of a kernel's arguments, and of two more that every kernel of
+// Triton takes: memory that ours have no use for.
 static void *scratch;
 #define ARGUMENTS(...) ((void *[]){__VA_ARGS__, &scratch, &scratch})
 
@@ -75,11 +75,13 @@ static OrtStatus *philox_dropout(const ops_attributes *a, void *context) {
   TRY(ops_input(context, 1, &position, &single));
   TRY(ops_output(context, 0, &shape, &y));
   if (!aligned(x) || !aligned(y) || !aligned(position)) return misaligned();
-  const gpu_kernel *k = &a->kernels[type == OPS_FLOAT     ? GPU_DROPOUT_FLOAT32
-                                    : type == OPS_FLOAT16 ? GPU_DROPOUT_FLOAT16
-                                                          : GPU_DROPOUT_BFLOAT16];
-  if (type != OPS_FLOAT && type != OPS_FLOAT16 && type != OPS_BFLOAT16)
-    return ops_fail("criteria.PhiloxDropout: x must be float32, float16 or bfloat16");
+  const gpu_kernel *k = a->kernels;
+  switch (type) {
+  case OPS_FLOAT: k += GPU_DROPOUT_FLOAT32; break;
+  case OPS_FLOAT16: k += GPU_DROPOUT_FLOAT16; break;
+  case OPS_BFLOAT16: k += GPU_DROPOUT_BFLOAT16; break;
+  default: return ops_fail("criteria.PhiloxDropout: x must be float32, float16 or bfloat16");
+  }
   size_t count = ops_elements(&shape);
   uint64_t seed = (uint64_t)a->seed;
   uint32_t threshold = (uint32_t)a->threshold;

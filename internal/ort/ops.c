@@ -119,8 +119,9 @@ static int input_type(const ops_custom_op *op, size_t i) {
 }
 static int input_characteristic(const ops_custom_op *op, size_t i) { return of(op)->inputs[i] < 'a'; } // 1: optional
 static size_t output_count(const ops_custom_op *op) { return of(op)->outputs; }
+static int is_bytes(const ops_operator *op, size_t i) { return i > 0 && i == (size_t)op->bytes; }
 static int output_type(const ops_custom_op *op, size_t i) {
-  if (i > 0 && i == (size_t)of(op)->bytes) return OPS_UINT8;
+  if (is_bytes(of(op), i)) return OPS_UINT8;
   return strchr(of(op)->inputs, 'a') ? OPS_ANY : OPS_FLOAT;
 }
 static int zero_of(const ops_custom_op *op, size_t i) { // output characteristic: required; input memory: default
@@ -193,7 +194,8 @@ static OrtStatus *infer(const ops_custom_op *op, void *context) {
   for (size_t i = 0; i < self->outputs; i++) {
     void *info;
     TRY(ORTX_CALL(CreateTensorTypeAndShapeInfo, OrtStatus *, (void **), (&info)));
-    OrtStatus *s = ORTX_CALL(SetTensorElementType, OrtStatus *, (void *, int), (info, i > 0 && i == (size_t)self->bytes ? OPS_UINT8 : type));
+    int element = is_bytes(self, i) ? OPS_UINT8 : type;
+    OrtStatus *s = ORTX_CALL(SetTensorElementType, OrtStatus *, (void *, int), (info, element));
     if (!s) s = ORTX_CALL(SetDimensions, OrtStatus *, (void *, const int64_t *, size_t), (info, out[i].dims, out[i].rank));
     if (!s)
       s = ORTX_CALL(ShapeInferContext_SetOutputTypeShape, OrtStatus *, (void *, size_t, void *), (context, i, info));

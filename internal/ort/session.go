@@ -58,7 +58,8 @@ type SessionOptions struct {
 	Device *Device
 
 	// Capture lets a GPU repeat the launches of the third run from then on
-	// (a CUDA graph): buffers must stay the same, and so do random numbers.
+	// (a CUDA graph): buffers must stay the same, and so do the random numbers of
+	// ONNX Runtime's own operators.
 	Capture bool
 
 	// KeepOptimized, if not empty, is the file that the model is written to as
