@@ -83,8 +83,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	// What is under way when the time is up gets a few seconds to be told.
-	ctx, cancel := context.WithTimeout(ctx, o.time-o.time/50)
+	// Unpacking comes before, and to end what is under way and to tell it afterwards.
+	ctx, cancel := context.WithTimeout(ctx, o.time-o.time/20)
 	defer cancel()
 	c := &check{options: o, dir: dir, out: out, log: log}
 	return c.run(ctx)

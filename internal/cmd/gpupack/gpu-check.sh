@@ -25,5 +25,5 @@ if [ -n "$CRITERIA_CUDA_LIB" ]; then export CRITERIA_CUDA_LIB; else unset CRITER
 # Code is loaded when it is first wanted: what was emptied is never read.
 unset CUDA_MODULE_LOADING
 export CRITERIA_CUDA_ORT_LIB="$work/ort/libonnxruntime.so"
-export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/nvidia/lib64:$work/stub"
+export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/nvidia/lib64:/usr/local/nvidia/lib:$work/stub"
 "$work/gpucheck" -golden "$work/golden" -python "$python" "$@"
