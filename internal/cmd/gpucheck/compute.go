@@ -35,6 +35,8 @@ func compute(ctx context.Context, part string, out io.Writer) error {
 		return goldenCases(ctx, r, answer)
 	case "curve":
 		return curve(ctx, r, answer)
+	case "kernels":
+		return ownKernels(ctx, r, answer)
 	case "speed":
 		return speed(ctx, r, answer)
 	case "operators":
@@ -60,7 +62,7 @@ func (r request) open(ctx context.Context, dir string, head deberta.Head, device
 	device.Low, device.Pinned, device.Host, device.Standard = low, true, r.Device == "host", r.Standard
 	return engine.Open(ctx, engine.Spec{
 		Dir: dir, Head: head, Device: &device,
-		Training: &engine.Training{Seed: 1, Optimizer: "adamw_torch_fused", WeightDecay: 0.01, MaxGradNorm: 1, Accumulation: 1, Recompute: r.Recompute},
+		Training: &engine.Training{Seed: 1, Optimizer: cmp.Or(r.Optimizer, "adamw_torch_fused"), WeightDecay: 0.01, MaxGradNorm: 1, Accumulation: 1, Recompute: r.Recompute},
 	}, "")
 }
 
@@ -239,6 +241,33 @@ func curve(ctx context.Context, r request, answer func(any) error) error {
 	var l losses
 	for step, b := range batches {
 		result, err := e.Accumulate(ctx, b, step, 0)
+		if err != nil {
+			return err
+		}
+		norm, err := e.Update(ctx, r.Rate)
+		if err != nil {
+			return err
+		}
+		l.Losses, l.Norms = append(l.Losses, number(result.Loss)), append(l.Norms, number(norm))
+	}
+	return answer(l)
+}
+
+// ownKernels trains the golden cases' checkpoint with dropout, which our kernels
+// draw alike on every device.
+func ownKernels(ctx context.Context, r request, answer func(any) error) error {
+	e, err := r.open(ctx, filepath.Join(r.Dir, "tiny-deberta"), deberta.Head{Pooling: "cls", HiddenDims: []int{hiddenWidth}, Activation: "relu", Dropout: dropout}, engine.DeviceSpec{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = e.Close() }()
+	config := e.Model().Config
+	if config.HiddenDropout == 0 || config.AttentionDropout == 0 {
+		return fmt.Errorf("%s drops nothing", r.Dir)
+	}
+	var l losses
+	for step := range r.Steps {
+		result, err := e.Accumulate(ctx, randomBatch(uint64(step), shape{4, 32}, config.VocabSize), step, 0)
 		if err != nil {
 			return err
 		}

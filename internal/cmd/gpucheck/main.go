@@ -146,6 +146,7 @@ func (c *check) run(ctx context.Context) int {
 	// not timed runs, and find its kernels in its cache later.
 	ahead := c.compileAhead(ctx)
 	c.gradients(ctx)
+	c.kernels(ctx)
 	c.curves(ctx)
 	c.progress("waiting for torch.compile")
 	<-ahead

@@ -15,6 +15,7 @@ import (
 // minutes.
 const (
 	gradientTime = 40 * time.Second // of each precision
+	kernelTime   = 15 * time.Second // of each optimizer and device
 	curveTime    = 40 * time.Second // of each side and precision
 	aheadTime    = 150 * time.Second
 	stepTime     = 25 * time.Second // of each shape, ours
@@ -137,6 +138,30 @@ func (c *check) curves(ctx context.Context) {
 		}
 		c.judge(worst <= p.wanted, what, fmt.Sprintf("at most %s from PyTorch's; norms differ by up to %.2g %%", number(worst).small(), 100*norms),
 			fmt.Sprintf("at most %g", p.wanted))
+	}
+}
+
+// kernels compares a training with dropout, by our own kernels, on the device with
+// the same on the host: they drop the same elements.
+func (c *check) kernels(ctx context.Context) {
+	const steps, wanted = 10, 1e-3
+	for _, optimizer := range []string{"adamw_torch_fused", "adamw_bnb_8bit"} {
+		what := "kernels, " + optimizer
+		var both [2]losses
+		var errs []error
+		for i, device := range []string{c.device, "host"} {
+			r := request{Do: "kernels", Device: device, Low: "fp32", Dir: c.goldenDir(), Rate: 1e-4, Optimizer: optimizer, Steps: steps}
+			errs = append(errs, c.ask(ctx, kernelTime, r, func(line []byte) error { return json.Unmarshal(line, &both[i]) }))
+		}
+		if err := errors.Join(errs...); err != nil {
+			c.failed(what, err)
+			continue
+		}
+		worst := 0.0
+		for step := range steps {
+			worst = largest(worst, math.Abs(float64(both[0].Losses[step]-both[1].Losses[step])))
+		}
+		c.judge(worst <= wanted, what, fmt.Sprintf("losses of %d steps with dropout at most %s from the host's", steps, number(worst).small()), fmt.Sprintf("at most %g", wanted))
 	}
 }
 

@@ -28,6 +28,7 @@ type request struct {
 	Shapes    [][2]int `json:"shapes"`
 	Steps     int      `json:"steps"`
 	Rate      float64  `json:"rate"`
+	Optimizer string   `json:"optimizer"` // ours; "": adamw_torch_fused
 	Dropout   float64  `json:"dropout"`
 	Recompute bool     `json:"recompute"`
 	Standard  bool     `json:"standard"` // without kernels of our own
