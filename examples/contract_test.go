@@ -48,7 +48,7 @@ func program(t *testing.T, name string) string {
 		if programs.dir, programs.err = os.MkdirTemp("", "examples"); programs.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", "-buildvcs=false", "-o", programs.dir+"/", "./train", "./hpo").CombinedOutput()
+		out, err := exec.Command("go", "build", "-buildvcs=false", "-o", programs.dir+"/", "./...").CombinedOutput()
 		if err != nil {
 			programs.err = fmt.Errorf("%w\n%s", err, out)
 		}
