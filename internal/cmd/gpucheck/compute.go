@@ -238,19 +238,27 @@ func curve(ctx context.Context, r request, answer func(any) error) error {
 		return err
 	}
 	defer func() { _ = e.Close() }()
-	var l losses
+	l, err := follow(ctx, e, batches, r.Rate)
+	if err != nil {
+		return err
+	}
+	return answer(l)
+}
+
+// follow trains on batches, a step on each, and returns what the steps reported.
+func follow(ctx context.Context, e *engine.Engine, batches []engine.Batch, rate float64) (l losses, err error) {
 	for step, b := range batches {
 		result, err := e.Accumulate(ctx, b, step, 0)
 		if err != nil {
-			return err
+			return losses{}, err
 		}
-		norm, err := e.Update(ctx, r.Rate)
+		norm, err := e.Update(ctx, rate)
 		if err != nil {
-			return err
+			return losses{}, err
 		}
 		l.Losses, l.Norms = append(l.Losses, number(result.Loss)), append(l.Norms, number(norm))
 	}
-	return answer(l)
+	return l, nil
 }
 
 // ownKernels trains the golden cases' checkpoint with dropout, which our kernels
@@ -265,17 +273,13 @@ func ownKernels(ctx context.Context, r request, answer func(any) error) error {
 	if config.HiddenDropout == 0 || config.AttentionDropout == 0 {
 		return fmt.Errorf("%s drops nothing", r.Dir)
 	}
-	var l losses
-	for step := range r.Steps {
-		result, err := e.Accumulate(ctx, randomBatch(uint64(step), shape{4, 32}, config.VocabSize), step, 0)
-		if err != nil {
-			return err
-		}
-		norm, err := e.Update(ctx, r.Rate)
-		if err != nil {
-			return err
-		}
-		l.Losses, l.Norms = append(l.Losses, number(result.Loss)), append(l.Norms, number(norm))
+	batches := make([]engine.Batch, r.Steps)
+	for step := range batches {
+		batches[step] = randomBatch(uint64(step), shape{4, 32}, config.VocabSize)
+	}
+	l, err := follow(ctx, e, batches, r.Rate)
+	if err != nil {
+		return err
 	}
 	return answer(l)
 }
