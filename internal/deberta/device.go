@@ -54,20 +54,18 @@ func (m Model) DeviceTraining(rows, length int, o DeviceOptions) *Graph {
 	loss, logits := b.classify()
 	b.g.Output(Loss, loss)
 	b.g.Output(Logits, logits)
-	params, with := b.trained()
-	for i, d := range b.g.Gradients(loss, lossScale, with) {
-		p := params[i]
-		sum := b.g.Input(SumOf(p.Name), graph.Float32, p.Shape...)
-		if p.Name == WordEmbeddings {
+	for _, t := range b.gradients(loss, lossScale) {
+		sum, d := b.g.Input(SumOf(t.Name), graph.Float32, t.Shape...), t.gradient
+		if t.Name == WordEmbeddings {
 			ids := b.g.Reshape(b.ids, rows*length)
 			padding := b.g.Reshape(b.g.Equal(ids, b.g.Ints([]int{0}, 1)), rows*length, 1)
 			sum = b.g.ScatterAdd(sum, ids, b.g.Where(padding, b.g.Scalar(0), d))
 		} else {
 			sum = b.g.Add(sum, d)
 		}
-		b.g.Output(GradientOf(p.Name), sum)
+		b.g.Output(GradientOf(t.Name), sum)
 	}
-	g := &Graph{b.g, rows, length, nil}
+	g := b.graph()
 	g.lower(o)
 	return g
 }

@@ -24,5 +24,5 @@ func (m Model) Explanation(rows, length int, kernels graph.Kernels) *Graph {
 	margin := g.Sub(g.Slice(logits, 1, 1, 2), g.Slice(logits, 1, 0, 1))
 	gradient := g.Gradients(margin, g.Fill(1, rows, 1), []*graph.Value{b.input})[0]
 	g.Output(TokenScores, g.Reshape(g.ReduceSum(g.Mul(gradient, b.input), false, 1), rows, length))
-	return &Graph{g, rows, length, nil}
+	return b.graph()
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,7 +92,7 @@ func TestGoldenForward(t *testing.T) {
 				t.Run(name, func(t *testing.T) {
 					c, weights := c.For(t), weights.For(t)
 					g := model.Training(rows, length, kernels, func(p float64) float64 { return 1 / (1 - p) })
-					compareGradients(t, c, model, runGraph(t, rt, g.Graph, c, weights))
+					compareGradients(t, c, model, apart(model, g, runGraph(t, rt, model, g, c, weights)))
 				})
 			}
 			t.Run("states", func(t *testing.T) {
@@ -102,7 +104,7 @@ func TestGoldenForward(t *testing.T) {
 				b.g.Output(Logits, logits)
 				b.g.Output("pooled", b.pooled)
 				b.g.Output("hidden", b.hidden)
-				got := runGraph(t, rt, b.g, c, weights)
+				got := runGraph(t, rt, model, b.graph(), c, weights)
 				near(t, "pooled", got["pooled"], c.Floats("pooled"), 1e-5)
 				near(t, "logits", got[Logits], c.Floats("logits"), 1e-5)
 				// Rows of padding are nobody's input, and differ.
@@ -181,8 +183,36 @@ func compareGradients(t *testing.T, c tensors.File, model Model, got map[string]
 	}
 }
 
+// held lists the parameters that a weight holds.
+func held(model Model, w Weight) []Param {
+	params := model.Params()
+	from := slices.IndexFunc(params, func(p Param) bool { return p.Name == w.First })
+	size := Param{Shape: w.Shape}.Size()
+	to := from
+	for ; size > 0; to++ {
+		size -= params[to].Size()
+	}
+	return params[from:to]
+}
+
+// apart splits the gradients of weights that hold several parameters.
+func apart(model Model, g *Graph, gradients map[string][]float32) map[string][]float32 {
+	all := maps.Clone(gradients)
+	for _, w := range g.Weights {
+		d, ok := gradients[GradientOf(w.Name)]
+		if !ok || w.Name == w.First {
+			continue
+		}
+		delete(all, GradientOf(w.Name))
+		for _, p := range held(model, w) {
+			all[GradientOf(p.Name)], d = d[:p.Size()], d[p.Size():]
+		}
+	}
+	return all
+}
+
 // runGraph runs a graph once on the inputs of a case and returns its outputs.
-func runGraph(t *testing.T, rt *ort.Runtime, g *graph.Graph, c, weights tensors.File) map[string][]float32 {
+func runGraph(t *testing.T, rt *ort.Runtime, model Model, g *Graph, c, weights tensors.File) map[string][]float32 {
 	t.Helper()
 	session, err := rt.NewSession(g.Encode(), ort.SessionOptions{Threads: 1})
 	if err != nil {
@@ -206,11 +236,15 @@ func runGraph(t *testing.T, rt *ort.Runtime, g *graph.Graph, c, weights tensors.
 		case LossScale:
 			x.Float32()[0] = 1
 		default:
-			from := weights
-			if strings.HasPrefix(v.Name, "head.") {
-				from = c
+			i := slices.IndexFunc(g.Weights, func(w Weight) bool { return w.Name == v.Name })
+			flat := x.Float32()
+			for _, p := range held(model, g.Weights[i]) {
+				from := weights
+				if p.IsHead() {
+					from = c
+				}
+				flat = flat[copy(flat, from.Floats(p.Name)):]
 			}
-			copy(x.Float32(), from.Floats(v.Name))
 		}
 		if err := binding.BindInput(v.Name, x); err != nil {
 			t.Fatal(err)

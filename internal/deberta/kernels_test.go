@@ -2,6 +2,7 @@ package deberta
 
 import (
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -21,7 +22,7 @@ func TestKernels(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rt.Close()
-	config := Config{HiddenSize: 48, Layers: 2, Heads: 3, IntermediateSize: 80, VocabSize: 50, LayerNormEps: 1e-7,
+	config := Config{Layers: 2, Heads: 3, IntermediateSize: 80, VocabSize: 50, LayerNormEps: 1e-7,
 		HiddenDropout: 0.1, AttentionDropout: 0.2, PositionBuckets: 16, MaxPosition: 64, InitializerRange: 0.02}
 	all := kernels(rt)
 	cases := map[string]graph.Kernels{"all": all}
@@ -34,17 +35,18 @@ func TestKernels(t *testing.T) {
 		}
 	}
 	for _, s := range []struct {
-		rows, length int
-		pooling      string
-	}{{3, 45, "cls"}, {2, 40, "mean"}} {
+		rows, length, width int
+		pooling             string
+	}{{3, 45, 48, "cls"}, {2, 40, 36, "mean"}, {2, 40, 32 * 3, "mean"}} {
+		config.HiddenSize = s.width
 		model := Model{Config: config, Head: Head{Pooling: s.pooling, HiddenDims: []int{24}, Activation: "gelu", Dropout: 0.1}}
 		run := func(t *testing.T, k graph.Kernels) map[string][]float32 {
 			g := model.Training(s.rows, s.length, k, func(p float64) float64 { return 1 / (1 - p) })
-			return runRandom(t, rt, g, config.VocabSize)
+			return apart(model, g, runRandom(t, rt, model, g))
 		}
 		want := run(t, nil)
 		for _, name := range slices.Sorted(maps.Keys(cases)) {
-			t.Run(fmt.Sprintf("%s/%s", s.pooling, name), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s %d/%s", s.pooling, s.width, name), func(t *testing.T) {
 				got := run(t, cases[name])
 				for output, x := range want {
 					near(t, output, got[output], x, 2e-5)
@@ -54,9 +56,36 @@ func TestKernels(t *testing.T) {
 	}
 }
 
+// TestJoinedProjections: query, key and value are one product, forward and
+// backward, and the gradients of biases cost no pass of their own.
+func TestJoinedProjections(t *testing.T) {
+	config := Config{HiddenSize: 48, Layers: 3, Heads: 3, IntermediateSize: 80, VocabSize: 50, PositionBuckets: 16, MaxPosition: 64}
+	kernels := graph.Kernels{}
+	for _, name := range []string{"Gemm", "LinearGrad", "Attention", "AttentionProbs", "AttentionGrad"} {
+		kernels[name] = true
+	}
+	for pooling, want := range map[string]int{
+		// Query, key and value of words, query and key of positions, attention's
+		// output and both layers of the feed-forward network; the head's two.
+		"mean": 3*5 + 2,
+		// The last layer has queries of the first words only.
+		"cls": 2*5 + 8 + 2,
+	} {
+		model := Model{Config: config, Head: Head{Pooling: pooling, HiddenDims: []int{24}, Activation: "relu"}}
+		census := model.Training(2, 32, kernels, nil).Census()
+		if got := census["LinearGrad"]; got != want {
+			t.Errorf("%s: %d linear layers, want %d", pooling, got, want)
+		}
+		without := model.Training(2, 32, nil, nil).Census()
+		if saved := without["ReduceSum"] - census["ReduceSum"]; saved < want {
+			t.Errorf("%s: %d sums of biases are part of products, want %d", pooling, saved, want)
+		}
+	}
+}
+
 // runRandom runs a training graph on random parameters, masks and tokens, the
-// same ones for every graph with the same inputs.
-func runRandom(t *testing.T, rt *ort.Runtime, g *Graph, vocabulary int) map[string][]float32 {
+// same ones for every graph of the model.
+func runRandom(t *testing.T, rt *ort.Runtime, model Model, g *Graph) map[string][]float32 {
 	t.Helper()
 	session, err := rt.NewSession(g.Encode(), ort.SessionOptions{Threads: 2})
 	if err != nil {
@@ -79,13 +108,17 @@ func runRandom(t *testing.T, rt *ort.Runtime, g *Graph, vocabulary int) map[stri
 		t.Cleanup(func() { _ = x.Buffer().Free() })
 		return x
 	}
-	for i, v := range session.Inputs() {
-		random := rand.New(rand.NewPCG(1, uint64(i)))
-		x := tensor(v)
+	numbers := func(name string) *rand.Rand {
+		h := fnv.New64()
+		_, _ = h.Write([]byte(name))
+		return rand.New(rand.NewPCG(1, h.Sum64()))
+	}
+	for _, v := range session.Inputs() {
+		random, x := numbers(v.Name), tensor(v)
 		switch {
 		case v.Name == InputIDs:
 			for j := range x.Int64() {
-				x.Int64()[j] = random.Int64N(int64(vocabulary))
+				x.Int64()[j] = random.Int64N(int64(model.Config.VocabSize))
 			}
 		case v.Name == AttentionMask:
 			for j := range x.Int64() {
@@ -97,6 +130,10 @@ func runRandom(t *testing.T, rt *ort.Runtime, g *Graph, vocabulary int) map[stri
 			for j := range x.Int64() {
 				x.Int64()[j] = int64(j % Classes)
 			}
+		case v.Name == SampleWeights:
+			for j := range x.Float32() {
+				x.Float32()[j] = float32(0.5 + random.Float64())
+			}
 		case v.Name == LossScale:
 			x.Float32()[0] = 1
 		case v.DType == ort.Bool:
@@ -106,8 +143,14 @@ func runRandom(t *testing.T, rt *ort.Runtime, g *Graph, vocabulary int) map[stri
 				}
 			}
 		default:
-			for j := range x.Float32() {
-				x.Float32()[j] = float32(0.1 + 0.2*random.NormFloat64())
+			i := slices.IndexFunc(g.Weights, func(w Weight) bool { return w.Name == v.Name })
+			flat := x.Float32()
+			for _, p := range held(model, g.Weights[i]) {
+				random := numbers(p.Name)
+				for j := range p.Size() {
+					flat[j] = float32(0.1 + 0.2*random.NormFloat64())
+				}
+				flat = flat[p.Size():]
 			}
 		}
 		if err := binding.BindInput(v.Name, x); err != nil {

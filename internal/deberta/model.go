@@ -3,6 +3,7 @@ package deberta
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/criteria-go/criteria/internal/graph"
 )
@@ -37,11 +38,31 @@ type Mask struct {
 	Drop  float64 // probability of false
 }
 
+// Weight is an input that holds a parameter, or several that are neighbours in
+// [Model.Params] and make one larger matrix or vector.
+type Weight struct {
+	Name  string // of the input
+	First string // the parameter that its memory begins with
+	Shape []int
+	// Trained tells whether a training graph has the output [GradientOf] for it.
+	// Every parameter is part of one weight that is trained.
+	Trained bool
+
+	value *graph.Value
+	part  *Weight // the first rows, which are an input of their own as well
+}
+
+// Alignment is what the sizes of neighbours must be multiples of, in elements, for
+// one input to hold them: a layout that begins every parameter at such a multiple,
+// as a cache line does, then leaves no gaps between them.
+const Alignment = 16
+
 // Graph is a model for batches of one shape.
 type Graph struct {
 	*graph.Graph
 	Rows, Length int
 	Masks        []Mask // none in an evaluation graph
+	Weights      []Weight
 }
 
 // Evaluation returns the graph batch + parameters → loss, logits, without
@@ -52,7 +73,7 @@ func (m Model) Evaluation(rows, length int, kernels graph.Kernels) *Graph {
 	loss, logits := b.classify()
 	b.g.Output(Loss, loss)
 	b.g.Output(Logits, logits)
-	return &Graph{b.g, rows, length, nil}
+	return b.graph()
 }
 
 // Training returns the graph batch + masks + parameters → loss, logits and the
@@ -60,50 +81,70 @@ func (m Model) Evaluation(rows, length int, kernels graph.Kernels) *Graph {
 // multiplies the kept elements by: 1/(1−p) for the p that the mask generator
 // really has.
 func (m Model) Training(rows, length int, kernels graph.Kernels, scale func(p float64) float64) *Graph {
-	return m.training(rows, length, kernels, scale, func(_ *graph.Graph, _ Param, d *graph.Value) *graph.Value { return d })
+	return m.training(rows, length, kernels, scale, func(_ *graph.Graph, _ Weight, d *graph.Value) *graph.Value { return d })
 }
 
 // Accumulating returns the graph [Model.Training] with the inputs [SumOf], which
 // gradients are added to: what the micro-batches of an update have left that came
 // before. Only rows of the word embeddings come alone.
 func (m Model) Accumulating(rows, length int, kernels graph.Kernels, scale func(p float64) float64) *Graph {
-	return m.training(rows, length, kernels, scale, func(g *graph.Graph, p Param, d *graph.Value) *graph.Value {
-		if p.Name == WordEmbeddings {
+	return m.training(rows, length, kernels, scale, func(g *graph.Graph, w Weight, d *graph.Value) *graph.Value {
+		if w.Name == WordEmbeddings {
 			return d
 		}
-		return g.AddTo(g.Input(SumOf(p.Name), graph.Float32, p.Shape...), d)
+		return g.AddTo(g.Input(SumOf(w.Name), graph.Float32, w.Shape...), d)
 	})
 }
 
 // training returns a training graph, and lets finish have the last word on every
 // gradient.
 func (m Model) training(rows, length int, kernels graph.Kernels, scale func(p float64) float64,
-	finish func(*graph.Graph, Param, *graph.Value) *graph.Value) *Graph {
+	finish func(*graph.Graph, Weight, *graph.Value) *graph.Value) *Graph {
 	b := m.newBuilder("training_model", rows, length, kernels, scale)
 	lossScale := b.g.Input(LossScale, graph.Float32)
 	loss, logits := b.classify()
 	b.g.Output(Loss, loss)
 	b.g.Output(Logits, logits)
 
-	params, with := b.trained()
-	for i, d := range b.g.Gradients(loss, lossScale, with) {
-		b.g.Output(GradientOf(params[i].Name), finish(b.g, params[i], d))
+	for _, t := range b.gradients(loss, lossScale) {
+		b.g.Output(GradientOf(t.Name), finish(b.g, t.Weight, t.gradient))
 	}
-	return &Graph{b.g, rows, length, b.masks}
+	return b.graph()
 }
 
-// trained lists the parameters and what gradients are taken of: of the word
-// embeddings' table the rows that were looked up.
-func (b *builder) trained() (params []Param, with []*graph.Value) {
-	params = b.Params()
-	with = make([]*graph.Value, len(params))
-	for i, p := range params {
-		with[i] = b.params[p.Name]
-		if p.Name == WordEmbeddings {
-			with[i] = b.embedded
+// trained is a weight with its gradient: for the word embeddings' table that of
+// the rows that were looked up.
+type trained struct {
+	Weight
+	gradient *graph.Value
+}
+
+// gradients returns the gradients of loss, times a factor.
+func (b *builder) gradients(loss, scale *graph.Value) []trained {
+	var all []trained
+	var with []*graph.Value
+	for _, w := range b.weights {
+		switch {
+		case !w.Trained:
+			continue
+		case w.Name == WordEmbeddings:
+			with = append(with, b.embedded)
+		default:
+			with = append(with, w.value)
+		}
+		all = append(all, trained{Weight: *w})
+		if w.part != nil {
+			with = append(with, w.part.value)
 		}
 	}
-	return params, with
+	gradients := b.g.Gradients(loss, scale, with)
+	for i := range all {
+		all[i].gradient, gradients = gradients[0], gradients[1:]
+		if all[i].part != nil {
+			all[i].gradient, gradients = b.g.AddRows(all[i].gradient, gradients[0]), gradients[1:]
+		}
+	}
+	return all
 }
 
 // builder holds what the parts of one graph share.
@@ -116,7 +157,7 @@ type builder struct {
 	masks        []Mask
 	random       func(x *graph.Value, p float64) *graph.Value // dropout without masks; nil: with them
 	sites        int                                          // dropouts by random
-	params       map[string]*graph.Value
+	weights      []*Weight                                    // what inputs hold, in the order of the inputs
 
 	ids, tokens *graph.Value // int64 [B, L]; float32 [B·L, 1], the attention mask
 	embedded    *graph.Value // rows of the word embeddings [B·L, D]
@@ -132,22 +173,40 @@ type builder struct {
 
 func (m Model) newBuilder(name string, rows, length int, kernels graph.Kernels, scale func(float64) float64) *builder {
 	b := &builder{Model: m, g: graph.New(name, kernels), rows: rows, length: length, scale: scale,
-		params: map[string]*graph.Value{}, positions: m.Config.positionsFor(length)}
+		positions: m.Config.positionsFor(length)}
 	b.ids = b.g.Input(InputIDs, graph.Int64, rows, length)
 	mask := b.g.Input(AttentionMask, graph.Int64, rows, length)
 	b.tokens = b.g.Reshape(b.g.Cast(mask, graph.Float32), rows*length, 1)
 	for _, p := range m.Params() {
-		b.params[p.Name] = b.g.Input(p.Name, graph.Float32, p.Shape...)
+		b.weight(p.Name, p.Name, p.Shape...)
 	}
 	return b
 }
 
-func (b *builder) param(name string) *graph.Value {
-	v, ok := b.params[name]
-	if !ok {
+// graph returns what was built.
+func (b *builder) graph() *Graph {
+	g := &Graph{Graph: b.g, Rows: b.rows, Length: b.length, Masks: b.masks}
+	for _, w := range b.weights {
+		g.Weights = append(g.Weights, *w)
+	}
+	return g
+}
+
+// weight declares an input for the memory that begins with a parameter.
+func (b *builder) weight(name, first string, shape ...int) *Weight {
+	w := &Weight{Name: name, First: first, Shape: shape, Trained: true, value: b.g.Input(name, graph.Float32, shape...)}
+	b.weights = append(b.weights, w)
+	return w
+}
+
+func (b *builder) param(name string) *graph.Value { return b.find(name).value }
+
+func (b *builder) find(name string) *Weight {
+	i := slices.IndexFunc(b.weights, func(w *Weight) bool { return w.Name == name })
+	if i < 0 {
 		panic("deberta: no parameter is called " + name)
 	}
-	return v
+	return b.weights[i]
 }
 
 func (b *builder) linear(x *graph.Value, prefix string) *graph.Value {
@@ -280,20 +339,19 @@ func (b *builder) relativeHeads(x *graph.Value, relative []int, zeros int) *grap
 // queries is [B·L, D], or [B, D] if only the first row of each pair is wanted.
 func (b *builder) attention(queries, x *graph.Value, prefix string, firstOnly bool) *graph.Value {
 	g, c, n := b.g, b.Config, b.length
+	size := c.HiddenSize / c.Heads
+	const terms = 3 // content to content, content to position, position to content
+	scale := 1 / math.Sqrt(float64(terms*size))
 	self := prefix + "attention.self."
+	if g.Offers("Attention") && !firstOnly && b.random == nil && c.HiddenSize%Alignment == 0 {
+		return b.fusedAttention(x, self, scale)
+	}
 	q := b.linear(queries, self+"query_proj")
 	k := b.linear(x, self+"key_proj")
 	v := b.linear(x, self+"value_proj")
 	relative := b.dropout(b.relative, c.HiddenDropout)
 	pq := b.linear(relative, self+"query_proj")
 	pk := b.linear(relative, self+"key_proj")
-
-	size := c.HiddenSize / c.Heads
-	const terms = 3 // content to content, content to position, position to content
-	scale := 1 / math.Sqrt(float64(terms*size))
-	if g.Offers("Attention") && !firstOnly && b.random == nil {
-		return b.fusedAttention(q, k, v, pq, pk, scale)
-	}
 	q, k, v = b.heads(q), b.heads(k), b.heads(v)
 	var scores *graph.Value
 	if firstOnly {
@@ -311,21 +369,39 @@ func (b *builder) attention(queries, x *graph.Value, prefix string, firstOnly bo
 	return g.Reshape(context, b.rows*n, c.HiddenSize)
 }
 
-// fusedAttention is attention of all rows in one operator.
-func (b *builder) fusedAttention(q, k, v, pq, pk *graph.Value, scale float64) *graph.Value {
-	n := b.length
+// fusedAttention is attention of all rows in one operator, which reads query,
+// key and value as one product yields them.
+func (b *builder) fusedAttention(x *graph.Value, self string, scale float64) *graph.Value {
+	g, n := b.g, b.length
+	weight, bias := b.joined(self, ".weight", b.Config.HiddenSize), b.joined(self, ".bias")
+	projections := g.Linear(x, weight.value, bias.value)
+	relative := b.dropout(b.relative, b.Config.HiddenDropout)
+	positions := g.Linear(relative, weight.part.value, bias.part.value)
 	index := make([]int, 2*n-1)
 	for i := range index {
 		index[i] = b.positions.index(i - (n - 1))
 	}
-	in := graph.AttentionInputs{
-		Query: q, Key: k, Value: v, PositionQuery: pq, PositionKey: pk, Tokens: b.tokens,
-		Index: b.g.Ints(index, len(index)), Heads: b.Config.Heads, Scale: scale, Keep: 1,
-	}
+	in := graph.AttentionInputs{Projections: projections, Positions: positions, Tokens: b.tokens,
+		Index: g.Ints(index, len(index)), Heads: b.Config.Heads, Scale: scale, Keep: 1}
 	if in.Mask = b.mask(b.Config.AttentionDropout, b.Config.Heads, b.rows, n, n); in.Mask != nil {
 		in.Keep = b.scale(b.Config.AttentionDropout)
 	}
-	return b.g.Attention(in, !b.forwardOnly)
+	return g.Attention(in, !b.forwardOnly)
+}
+
+// joined declares the weights, or the biases, of the projections to query, key
+// and value as one input. Its part, those to query and key, is another one, over
+// the same memory.
+func (b *builder) joined(self, kind string, columns ...int) *Weight {
+	shape := func(n int) []int { return append([]int{n * b.Config.HiddenSize}, columns...) }
+	first := self + "query_proj" + kind
+	for _, name := range []string{"query_proj", "key_proj", "value_proj"} {
+		b.find(self + name + kind).Trained = false
+	}
+	all := b.weight(self+"query_key_value_proj"+kind, first, shape(3)...)
+	all.part = b.weight(self+"query_key_proj"+kind, first, shape(2)...)
+	all.part.Trained = false
+	return all
 }
 
 // allScores returns the attention scores of every query: [heads, B, L, L].

@@ -18,7 +18,7 @@ type layout struct {
 
 const (
 	// alignment of a parameter, in elements: a cache line.
-	alignment = 16
+	alignment = deberta.Alignment
 	// chunk is the number of elements of the portable optimizer's graph. Both
 	// parts of the vector are multiples of it.
 	chunk = 1 << 16
@@ -48,6 +48,11 @@ func (l layout) slice(flat []float32, i int) []float32 {
 // tensor returns parameter i as a view of a flat buffer.
 func (l layout) tensor(flat *ort.Buffer, i int) (ort.Tensor, error) {
 	return flat.Tensor(ort.Float32, l.offsets[i], l.params[i].Shape...)
+}
+
+// view returns what a graph reads as one input as a view of a flat buffer.
+func (l layout) view(flat *ort.Buffer, w deberta.Weight) (ort.Tensor, error) {
+	return flat.Tensor(ort.Float32, l.offsets[l.index[w.First]], w.Shape...)
 }
 
 func roundUp(n, multiple int) int { return (n + multiple - 1) / multiple * multiple }

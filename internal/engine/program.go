@@ -181,12 +181,12 @@ func (e *Engine) bindBatch(p *program, b *ort.Binding) error {
 			return err
 		}
 	}
-	for i, param := range e.layout.params {
-		t, err := e.layout.tensor(e.params, i)
+	for _, w := range p.graph.Weights {
+		t, err := e.layout.view(e.params, w)
 		if err != nil {
 			return err
 		}
-		if err := b.BindInput(param.Name, t); err != nil {
+		if err := b.BindInput(w.Name, t); err != nil {
 			return err
 		}
 	}

@@ -77,20 +77,23 @@ func (t *trainer) bindGradients(p *program, k kind) error {
 	if err := p.binding.BindInput(deberta.LossScale, p.lossScale); err != nil {
 		return err
 	}
-	for i, param := range t.layout.params {
+	for _, w := range p.graph.Weights {
+		if !w.Trained {
+			continue
+		}
 		view := p.rowGradients
-		if param.Name != deberta.WordEmbeddings {
+		if w.Name != deberta.WordEmbeddings {
 			var err error
-			if view, err = t.layout.tensor(t.gradients, i); err != nil {
+			if view, err = t.layout.view(t.gradients, w); err != nil {
 				return err
 			}
 			if k == accumulating {
-				if err := p.binding.BindInput(deberta.SumOf(param.Name), view); err != nil {
+				if err := p.binding.BindInput(deberta.SumOf(w.Name), view); err != nil {
 					return err
 				}
 			}
 		}
-		if err := p.binding.BindOutput(deberta.GradientOf(param.Name), view); err != nil {
+		if err := p.binding.BindOutput(deberta.GradientOf(w.Name), view); err != nil {
 			return err
 		}
 	}

@@ -26,7 +26,9 @@ func (g *Graph) Recompute(f func() *Value) *Value {
 func (g *Graph) replay(nodes []*Node, done []*Value) map[*Node]*Node {
 	firsts := make([]*Value, len(done))
 	for i, v := range done {
-		firsts[i] = g.Slice(g.Reshape(v, v.Size()), 0, 0, 1)
+		flat := g.apply1("Reshape", "", []*Value{v, g.vector(v.Size())}, v.Type, []int{v.Size()})
+		g.waits[flat.node] = true
+		firsts[i] = g.Slice(flat, 0, 0, 1)
 	}
 	first := g.Slice(g.Concat(0, firsts...), 0, 0, 1)
 	after := g.Greater(first, first) // whatever it is, both choices below are the same

@@ -211,6 +211,17 @@ func matMulRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 func gemmRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 	a, b := n.Inputs[0], n.Inputs[1]
 	ta, tb := n.intAttr("transA") == 1, n.intAttr("transB") == 1
+	second := func() *Value {
+		if tb {
+			return g.gemm(dy, a, nil, true, ta)
+		}
+		return g.gemm(a, dy, nil, !ta, false)
+	}
+	sum := func() *Value { return g.ReduceSum(dy, false, 0) }
+	if g.kernels[linearGrad] && tb && !ta && len(need) == 3 && need[1] && need[2] {
+		weight, bias := g.linearGradients(dy, a)
+		second, sum = func() *Value { return weight }, func() *Value { return bias }
+	}
 	return each(need,
 		func() *Value {
 			if ta {
@@ -218,13 +229,7 @@ func gemmRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 			}
 			return g.gemm(dy, b, nil, false, !tb)
 		},
-		func() *Value {
-			if tb {
-				return g.gemm(dy, a, nil, true, ta)
-			}
-			return g.gemm(a, dy, nil, !ta, false)
-		},
-		func() *Value { return g.ReduceSum(dy, false, 0) })
+		second, sum)
 }
 
 // softmaxRule: dx = y·(dy − Σ dy·y).
@@ -268,7 +273,7 @@ func layerNormRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 // attentionRule has an operator of its own. Tokens, index and mask have no
 // gradient.
 func attentionRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
-	const differentiable = 5
+	const differentiable = 2
 	inputs := append([]*Value{dy}, n.Inputs[:differentiable]...)
 	inputs = append(append(inputs, n.Outputs[1]), n.Inputs[differentiable:]...)
 	var shapes [][]int
@@ -335,12 +340,20 @@ func (g *Graph) Gradients(y, seed *Value, with []*Value) []*Value {
 	}
 
 	partial := map[*Value][]*Value{y: {seed}}
+	// fresh are the parts that belong to one sum only: what was passed on
+	// unchanged may be part of others as well.
+	fresh := map[*Value]bool{}
 	total := func(v *Value) *Value {
 		parts := partial[v]
 		sum := parts[0]
 		for _, p := range parts[1:] {
-			sum = g.Add(sum, p)
+			if fresh[p] {
+				sum = g.AddTo(sum, p)
+			} else {
+				sum = g.Add(sum, p)
+			}
 		}
+		fresh[sum] = false
 		partial[v] = []*Value{sum}
 		return sum
 	}
@@ -384,11 +397,14 @@ func (g *Graph) Gradients(y, seed *Value, with []*Value) []*Value {
 				values = again[n]
 			}
 		}
-		for i, d := range rules[n.Op](g, values, dy, need) {
+		parts := rules[n.Op](g, values, dy, need)
+		for i, d := range parts {
 			if d != nil && need[i] {
 				v := n.Inputs[i]
 				check(slices.Equal(d.Shape, v.Shape), n.Op, "the gradient %v does not fit the input %v", d, v)
 				partial[v] = append(partial[v], d)
+				_, known := fresh[d]
+				fresh[d] = !known && d != dy
 			}
 		}
 	}

@@ -62,6 +62,20 @@ func operatorCases() []operatorCase {
 		}), false, ""},
 		{"Dropout", shapes([]int{6, 5}), one(func(g *Graph, x *Value) *Value { return g.Dropout(x, mask(g, x), 1.25) }), false, ""},
 		{"Linear", shapes([]int{5, 3}, []int{4, 3}, []int{4}), func(g *Graph, x []*Value) *Value { return g.Linear(x[0], x[1], x[2]) }, false, ""},
+		// Gradients that come from several products, which are added up by the
+		// products themselves if the runtime can do so.
+		{"Sum/residual", shapes([]int{5, 3}, []int{3, 3}, []int{3}, []int{3, 3}, []int{3}), func(g *Graph, x []*Value) *Value {
+			y := g.Add(g.Linear(x[0], x[1], x[2]), x[0])
+			return g.Add(g.Linear(y, x[3], x[4]), y)
+		}, false, ""},
+		{"Sum/shared weight", shapes([]int{5, 3}, []int{4, 3}, []int{2, 3}, []int{2}), func(g *Graph, x []*Value) *Value {
+			return g.Concat(0, g.Linear(x[0], x[2], x[3]), g.Linear(x[1], x[2], x[3]))
+		}, false, ""},
+		// The product is the gradient of both terms of a sum: neither may add to it.
+		{"Sum/passed on", shapes([]int{5, 3}, []int{5, 3}, []int{3, 3}), func(g *Graph, x []*Value) *Value {
+			y := g.Linear(g.Add(x[0], x[1]), x[2], nil)
+			return g.Add(y, g.Mul(x[0], x[1]))
+		}, false, ""},
 		{"Reshape", shapes([]int{3, 4}), one(func(g *Graph, x *Value) *Value { return g.Reshape(x, 2, 6) }), false, ""},
 		{"Transpose", shapes([]int{2, 3, 4}), one(func(g *Graph, x *Value) *Value { return g.Transpose(x, 2, 0, 1) }), false, ""},
 		{"Expand", shapes([]int{2, 1, 3}), one(func(g *Graph, x *Value) *Value { return g.Expand(x, 2, 4, 3) }), false, ""},
@@ -83,9 +97,9 @@ func operatorCases() []operatorCase {
 		// Two sequences of five positions, the second with padding; the far
 		// positions share rows.
 		cases = append(cases, operatorCase{name: fmt.Sprintf("Attention/%t", dropout), needs: "Attention",
-			shapes: shapes([]int{10, 6}, []int{10, 6}, []int{10, 6}, []int{7, 6}, []int{7, 6}),
+			shapes: shapes([]int{10, 18}, []int{7, 12}),
 			build: func(g *Graph, x []*Value) *Value {
-				in := AttentionInputs{Query: x[0], Key: x[1], Value: x[2], PositionQuery: x[3], PositionKey: x[4],
+				in := AttentionInputs{Projections: x[0], Positions: x[1],
 					Tokens: g.Float([]float32{1, 1, 1, 1, 1, 1, 0, 1, 0, 0}, 10, 1), Index: g.Ints([]int{0, 0, 1, 2, 3, 4, 5, 6, 6}, 9),
 					Heads: 2, Scale: 0.6, Keep: 1}
 				if dropout {

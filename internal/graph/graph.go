@@ -152,6 +152,7 @@ type Graph struct {
 
 	nodes     []*Node
 	segments  []segment
+	waits     map[*Node]bool // nodes that read a value only to come after it
 	inputs    []*Value
 	outputs   []output
 	constants map[string]*Value
@@ -181,7 +182,7 @@ const microsoft = "com.microsoft"
 
 // New returns an empty graph. kernels may be nil.
 func New(name string, kernels Kernels) *Graph {
-	return &Graph{Name: name, kernels: kernels, constants: map[string]*Value{}}
+	return &Graph{Name: name, kernels: kernels, constants: map[string]*Value{}, waits: map[*Node]bool{}}
 }
 
 // Input declares an input of the model.

@@ -13,7 +13,7 @@ func available(t testing.TB, rt *ort.Runtime) Kernels {
 	for _, name := range rt.Operators() {
 		kernels[name] = true
 	}
-	for _, name := range []string{"DropoutMask", "Gemm", "GeluGrad", "LayerNormGrad", "Skew", "SoftmaxGrad", "Unskew"} {
+	for _, name := range []string{"DropoutMask", "Gemm", "GeluGrad", "LayerNormGrad", "LinearGrad", "Skew", "SoftmaxGrad", "Unskew"} {
 		if !kernels[name] {
 			t.Fatalf("the runtime has no kernel %s (have %v): run make deps for the BLAS that Gemm needs", name, rt.Operators())
 		}

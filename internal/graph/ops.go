@@ -187,13 +187,63 @@ func (g *Graph) gemm(a, b, bias *Value, transA, transB bool) *Value {
 // AddTo returns sum + v. If v is a product that nothing else reads, and the
 // runtime offers it, the product is added up in the place of the sum.
 func (g *Graph) AddTo(sum, v *Value) *Value {
-	reads := func(n *Node) bool { return slices.Contains(n.Inputs, v) }
-	if n := v.node; n != nil && n.Op == "Gemm" && n.Domain == KernelDomain && len(n.Inputs) == 2 && !slices.ContainsFunc(g.nodes, reads) {
-		check(sum.Type == v.Type && slices.Equal(sum.Shape, v.Shape), "AddTo", "%v and %v do not fit", sum, v)
-		n.Inputs = append(n.Inputs, sum)
+	check(sum.Type == v.Type && slices.Equal(sum.Shape, v.Shape), "AddTo", "%v and %v do not fit", sum, v)
+	if g.absorb(v, sum) {
 		return v
 	}
 	return g.Add(sum, v)
+}
+
+// AddRows returns v with rows, a matrix or a vector, added to its first rows or
+// elements; by the product that computes v, if [Graph.AddTo] would do so.
+func (g *Graph) AddRows(v, rows *Value) *Value {
+	rest := slices.Clone(v.Shape)
+	rest[0] -= rows.Shape[0]
+	check(rest[0] > 0 && slices.Equal(rows.Shape[1:], v.Shape[1:]), "AddRows", "%v does not fit %v", rows, v)
+	if v.node != nil && v.node.Op == linearGrad && g.absorb(v, rows) {
+		return v
+	}
+	return g.Add(v, g.Concat(0, rows, g.Zeros(rest...)))
+}
+
+// absorb lets the operator that computes v add to it what it is to be added to,
+// if it can: a fused product with nothing to add yet, whose result nobody reads.
+// An operator must come after what it reads.
+func (g *Graph) absorb(v, addend *Value) bool {
+	n := v.node
+	if n == nil || n.Domain != KernelDomain {
+		return false
+	}
+	for _, other := range g.nodes[slices.Index(g.nodes, n):] {
+		if other == addend.node || slices.Contains(other.Inputs, v) && !g.waits[other] {
+			return false
+		}
+	}
+	switch n.Op {
+	case "Gemm":
+		if len(n.Inputs) == 2 {
+			n.Inputs = append(n.Inputs, addend)
+			return true
+		}
+	case linearGrad:
+		if in := &n.Inputs[2+slices.Index(n.Outputs, v)]; (*in).Size() == 0 {
+			*in = addend
+			return true
+		}
+	}
+	return false
+}
+
+// linearGrad is the operator that computes the gradients of both parameters of
+// [Graph.Linear].
+const linearGrad = "LinearGrad"
+
+// linearGradients returns the gradients of the weight, dyᵀ·x, and of the bias,
+// the sum of the rows of dy. Nothing is added to them yet.
+func (g *Graph) linearGradients(dy, x *Value) (weight, bias *Value) {
+	out, in := dy.Shape[1], x.Shape[1]
+	n := g.apply(linearGrad, KernelDomain, []*Value{dy, x, g.Float(nil, 0, in), g.Float(nil, 0)}, Float32, [][]int{{out, in}, {out}})
+	return n[0], n[1]
 }
 
 func toInt(b bool) int {
@@ -371,14 +421,14 @@ func (g *Graph) Skew(x *Value) *Value {
 // AttentionInputs are the values that disentangled attention reads, for B
 // sequences of L positions, H heads of size D/H and R relative positions.
 type AttentionInputs struct {
-	Query, Key, Value          *Value // [B·L, D]
-	PositionQuery, PositionKey *Value // [R, D]: the projections of the relative embeddings
-	Tokens                     *Value // [B·L, 1]: 1 for a token, 0 for padding
-	Index                      *Value // int64 [2L−1], rising: row of the relative position i−(L−1)
-	Mask                       *Value // bool [H, B, L, L]: dropout of the probabilities; nil: none
-	Heads                      int
-	Scale                      float64 // factor of the scores
-	Keep                       float64 // factor of the probabilities that dropout keeps
+	Projections *Value // [B·L, 3·D]: query, key and value side by side
+	Positions   *Value // [R, 2·D]: the relative embeddings' query pq and key pk
+	Tokens      *Value // [B·L, 1]: 1 for a token, 0 for padding
+	Index       *Value // int64 [2L−1], rising: row of the relative position i−(L−1)
+	Mask        *Value // bool [H, B, L, L]: dropout of the probabilities; nil: none
+	Heads       int
+	Scale       float64 // factor of the scores
+	Keep        float64 // factor of the probabilities that dropout keeps
 }
 
 // Attention returns disentangled attention, [B·L, D]:
@@ -389,17 +439,18 @@ type AttentionInputs struct {
 // whether a gradient will be asked for: then the probabilities are kept.
 func (g *Graph) Attention(in AttentionInputs, differentiable bool) *Value {
 	check(g.Offers("Attention"), "Attention", "the runtime does not offer it")
-	inputs := []*Value{in.Query, in.Key, in.Value, in.PositionQuery, in.PositionKey, in.Tokens, in.Index}
+	x, length := in.Projections, (in.Index.Size()+1)/2
+	check(in.Index.Type == Int64 && x.Rank() == 2 && x.Shape[0]%length == 0 && 2*x.Shape[1] == 3*in.Positions.Shape[1],
+		"Attention", "%v, %v and %v do not fit", x, in.Positions, in.Index)
+	inputs := []*Value{x, in.Positions, in.Tokens, in.Index}
 	if in.Mask != nil {
 		inputs = append(inputs, in.Mask)
 	}
 	attributes := []Attribute{{"heads", in.Heads}, {"scale", float32(in.Scale)}, {"keep", float32(in.Keep)}}
-	length := (in.Index.Size() + 1) / 2
-	check(in.Index.Type == Int64 && in.Query.Rank() == 2 && in.Query.Shape[0]%length == 0, "Attention",
-		"%v and %v do not fit", in.Query, in.Index)
+	context := []int{x.Shape[0], x.Shape[1] / 3}
 	if !differentiable {
-		return g.apply1("Attention", KernelDomain, inputs, Float32, in.Query.Shape, attributes...)
+		return g.apply1("Attention", KernelDomain, inputs, Float32, context, attributes...)
 	}
-	probs := []int{in.Heads, in.Query.Shape[0] / length, length, length}
-	return g.apply("AttentionProbs", KernelDomain, inputs, Float32, [][]int{in.Query.Shape, probs}, attributes...)[0]
+	probs := []int{in.Heads, x.Shape[0] / length, length, length}
+	return g.apply("AttentionProbs", KernelDomain, inputs, Float32, [][]int{context, probs}, attributes...)[0]
 }

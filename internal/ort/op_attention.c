@@ -1,16 +1,17 @@
-// Attention(q, k, v, pq, pk, tokens, index[, mask]; heads, scale, keep) → context
+// Attention(x, positions, tokens, index[, mask]; heads, scale, keep) → context
 // AttentionProbs(the same) → context, probs
-// AttentionGrad(dcontext, q, k, v, pq, pk, probs, tokens, index[, mask]; …) → dq, dk, dv, dpq, dpk
+// AttentionGrad(dcontext, x, positions, probs, tokens, index[, mask]; …) → dx, dpositions
 //
 // Disentangled attention: with the relative position r = i - j of a query i and
-// a key j, and the row index[r + L-1] of pq and pk that stands for it,
+// a key j, and the row index[r + L-1] of positions that stands for it,
 //
 //   scores[i, j] = scale·(q_i·k_j + q_i·pk[r] + k_j·pq[r])
 //   probs = softmax(scores) over the keys with a token,  context = dropout(probs)·v
 //
-// q, k, v, context are [B·L, heads·d]; pq, pk [R, heads·d]; tokens [B·L, 1], 1
-// for a token and 0 for padding; index int64 [2L-1], rising; mask bool and probs
-// [heads, B, L, L]. What probs has in rows and columns of padding at the end of a
+// A row of x [B·L, 3·D] has q, k and v, a row of positions [R, 2·D] pq and pk,
+// each of D = heads·d elements, as one product with their weights yields them;
+// context is [B·L, D]; tokens [B·L, 1], 1 for a token and 0 for padding; index
+// int64 [2L-1], rising; mask bool and probs [heads, B, L, L]. What probs has in rows and columns of padding at the end of a
 // sequence is left undefined, and the context of such rows is 0: nothing reads
 // it.
 //
@@ -107,16 +108,16 @@ static float *scratch(size_t n) {
 // --- arguments ------------------------------------------------------------------------
 
 typedef struct {
-  const float *q, *k, *v, *pq, *pk, *tokens, *dcontext, *saved;
+  const float *x, *positions, *tokens, *dcontext, *saved;
   const uint8_t *mask;
   float *context, *probs;
-  float *dq, *dk, *dv, *dpq, *dpk; // dpq, dpk: [groups, R, D]
+  float *dx, *dpositions; // dpositions: [groups, R, 2·D]
   size_t batch, l, d, heads, size, r, ld, ldr, groups;
   float scale, keep;
   position_map up, down; // rows in rising and falling order of the relative position
   size_t *filled;        // per sequence, up to and including its last token
   int failed;
-  blas_product *scores, *positions, *apply, *slope_v, *slope_p, *slope_q, *slope_rows, *slope_positions;
+  blas_product *scores, *by_position, *apply, *slope_v, *slope_p, *slope_q, *slope_rows, *slope_positions;
 } attention_args;
 
 static size_t padded(size_t n) { return (n + LANES - 1) / LANES * LANES; }
@@ -128,34 +129,29 @@ static OrtStatus *read_attributes(const void *info, ops_attributes *a) {
   return ops_float_attribute(info, "keep", &a->keep);
 }
 
-// Reads what both operators have; first is the place of q among the inputs,
+// Reads what both operators have; first is the place of x among the inputs,
 // second that of tokens.
 static OrtStatus *read_inputs(attention_args *w, const ops_attributes *a, void *context, size_t first, size_t second,
                               ops_shape *rows, ops_shape *positions) {
-  ops_shape s, tokens, index, mask;
+  ops_shape tokens, index, mask;
   const int64_t *table;
-  TRY(ops_input(context, first, (const void **)&w->q, rows));
-  const float **others[] = {&w->k, &w->v};
-  for (size_t i = 0; i < 2; i++) {
-    TRY(ops_input(context, first + 1 + i, (const void **)others[i], &s));
-    if (!ops_same_shape(&s, rows)) return ops_fail("criteria.Attention: q, k and v differ in shape");
-  }
-  TRY(ops_input(context, first + 3, (const void **)&w->pq, positions));
-  TRY(ops_input(context, first + 4, (const void **)&w->pk, &s));
-  if (!ops_same_shape(&s, positions) || s.rank != 2 || rows->rank != 2 || s.dims[1] != rows->dims[1])
-    return ops_fail("criteria.Attention: pq, pk and q do not fit");
+  TRY(ops_input(context, first, (const void **)&w->x, rows));
+  TRY(ops_input(context, first + 1, (const void **)&w->positions, positions));
+  if (rows->rank != 2 || positions->rank != 2 || rows->dims[1] % 3 ||
+      positions->dims[1] != rows->dims[1] / 3 * 2)
+    return ops_fail("criteria.Attention: x [.., 3·D] and positions [.., 2·D] do not fit");
   TRY(ops_input(context, second, (const void **)&w->tokens, &tokens));
   TRY(ops_input(context, second + 1, (const void **)&table, &index));
   TRY(ops_input(context, second + 2, (const void **)&w->mask, &mask));
   w->l = (ops_elements(&index) + 1) / 2;
-  w->d = (size_t)rows->dims[1];
+  w->d = (size_t)rows->dims[1] / 3;
   w->r = (size_t)positions->dims[0];
   w->heads = (size_t)a->heads;
   w->scale = a->scale;
   w->keep = a->keep;
   if (w->l == 0 || (size_t)rows->dims[0] % w->l || w->heads == 0 || w->d % w->heads || w->r == 0 ||
       ops_elements(&tokens) != (size_t)rows->dims[0])
-    return ops_fail("criteria.Attention: q, tokens, index and heads do not fit");
+    return ops_fail("criteria.Attention: x, tokens, index and heads do not fit");
   w->batch = (size_t)rows->dims[0] / w->l;
   w->size = w->d / w->heads;
   w->ld = padded(w->l);
@@ -191,10 +187,14 @@ static OrtStatus *read_inputs(attention_args *w, const ops_attributes *a, void *
   return NULL;
 }
 
-// Copies the rows of one head of x [R, D], in rising or falling order.
-static void take_head(const attention_args *w, const float *x, size_t head, int falling, float *y) {
+// Copies the rows of one head of pq, or of pk in falling order.
+static void take_pq(const attention_args *w, size_t head, float *y) {
   for (size_t i = 0; i < w->r; i++)
-    memcpy(y + i * w->size, x + (falling ? w->r - 1 - i : i) * w->d + head * w->size, w->size * sizeof *y);
+    memcpy(y + i * w->size, w->positions + i * 2 * w->d + head * w->size, w->size * sizeof *y);
+}
+static void take_pk(const attention_args *w, size_t head, float *y) {
+  for (size_t i = 0; i < w->r; i++)
+    memcpy(y + i * w->size, w->positions + (w->r - 1 - i) * 2 * w->d + w->d + head * w->size, w->size * sizeof *y);
 }
 
 // Softmax without a token has something to attend to all the same: all keys.
@@ -208,22 +208,23 @@ static void key_bias(const attention_args *w, size_t b, float *bias) {
 
 static void forward(attention_args *w, size_t head, size_t b, float *memory) {
   size_t l = w->l, d = w->d, size = w->size, ld = w->ld, ldr = w->ldr, n = w->filled[b], wide = padded(n);
+  size_t ldx = 3 * d;
   float *s = memory, *p = s + l * ld, *rows = p + l * ldr, *tile = rows + w->r * size, *bias = tile + TILE * ld;
   uint8_t *keep = (uint8_t *)(bias + ld);
   size_t at = b * l * d + head * size;
-  const float *q = w->q + at, *k = w->k + at, *v = w->v + at;
+  const float *q = w->x + b * l * ldx + head * size, *k = q + d, *v = k + d;
 
-  blas_gemm(w->scores, 0, 1, n, n, size, w->scale, q, d, k, d, 0, s, ld);
+  blas_gemm(w->scores, 0, 1, n, n, size, w->scale, q, ldx, k, ldx, 0, s, ld);
   // From position to content first: its columns are turned into rows.
-  take_head(w, w->pq, head, 0, rows);
-  blas_gemm(w->positions, 0, 1, n, w->r, size, w->scale, k, d, rows, size, 0, p, ldr);
+  take_pq(w, head, rows);
+  blas_gemm(w->by_position, 0, 1, n, w->r, size, w->scale, k, ldx, rows, size, 0, p, ldr);
   for (size_t j0 = 0; j0 < n; j0 += TILE) {
     for (size_t j = j0; j < ops_min(j0 + TILE, n); j++)
       CHOOSE(expand, (tile + (j - j0) * ld, p + j * ldr, &w->up, 1, l - 1 - j, n));
     CHOOSE(add_columns, (s + j0, tile, ld, n)); // columns from n on are not used
   }
-  take_head(w, w->pk, head, 1, rows);
-  blas_gemm(w->positions, 0, 1, n, w->r, size, w->scale, q, d, rows, size, 0, p, ldr);
+  take_pk(w, head, rows);
+  blas_gemm(w->by_position, 0, 1, n, w->r, size, w->scale, q, ldx, rows, size, 0, p, ldr);
 
   key_bias(w, b, bias);
   memset(keep, 0, ld);
@@ -239,7 +240,7 @@ static void forward(attention_args *w, size_t head, size_t b, float *memory) {
       CHOOSE(drop, (row, keep, w->keep, row, wide));
     }
   }
-  blas_gemm(w->apply, 0, 0, n, size, n, 1, s, ld, v, d, 0, w->context + at, d);
+  blas_gemm(w->apply, 0, 0, n, size, n, 1, s, ld, v, ldx, 0, w->context + at, d);
   for (size_t i = n; i < l; i++) memset(w->context + at + i * d, 0, size * sizeof *w->context);
 }
 
@@ -264,13 +265,14 @@ static OrtStatus *finish(attention_args *w, OrtStatus *status) {
 
 static OrtStatus *run_forward(attention_args *w, const ops_attributes *a, void *context, int with_probs) {
   ops_shape rows, positions;
-  TRY(read_inputs(w, a, context, 0, 5, &rows, &positions));
+  TRY(read_inputs(w, a, context, 0, 2, &rows, &positions));
   ops_shape probs = {4, {a->heads, (int64_t)w->batch, (int64_t)w->l, (int64_t)w->l}};
-  TRY(ops_output(context, 0, &rows, &w->context));
+  ops_shape out = {2, {rows.dims[0], (int64_t)w->d}};
+  TRY(ops_output(context, 0, &out, &w->context));
   if (with_probs) TRY(ops_output(context, 1, &probs, &w->probs));
   size_t n = w->l, count = w->heads * w->batch;
   w->scores = blas_kind(0, 1, n, n, w->size, count);
-  w->positions = blas_kind(0, 1, n, w->r, w->size, 2 * count);
+  w->by_position = blas_kind(0, 1, n, w->r, w->size, 2 * count);
   w->apply = blas_kind(0, 0, n, w->size, n, count);
   return ops_parallel(context, forward_task, count, w);
 }
@@ -287,17 +289,18 @@ static OrtStatus *attention_probs(const ops_attributes *a, void *context) {
 
 // --- backward -----------------------------------------------------------------------------
 
-static void backward(attention_args *w, size_t head, size_t group, size_t b, int first, float *memory) {
+static void backward(attention_args *w, size_t head, size_t b, int first, float *memory) {
   size_t l = w->l, d = w->d, size = w->size, ld = w->ld, ldr = w->ldr, n = w->filled[b], wide = padded(n);
+  size_t ldx = 3 * d;
   float *ds = memory, *dropped = ds + l * ld, *dp = dropped + l * ld;
   float *up = dp + l * ldr, *down = up + w->r * size, *dup = down + w->r * size, *ddown = dup + w->r * size;
   float *tile = ddown + w->r * size, *row = tile + TILE * ld;
   uint8_t *keep = (uint8_t *)(row + ld);
-  size_t at = b * l * d + head * size, place = (head * w->batch + b) * l * l;
-  const float *q = w->q + at, *k = w->k + at, *v = w->v + at, *dc = w->dcontext + at;
-  (void)group;
+  size_t at = b * l * ldx + head * size, place = (head * w->batch + b) * l * l;
+  const float *q = w->x + at, *k = q + d, *v = k + d, *dc = w->dcontext + b * l * d + head * size;
+  float *dq = w->dx + at, *dk = dq + d, *dv = dk + d;
 
-  blas_gemm(w->slope_p, 0, 1, n, n, size, 1, dc, d, v, d, 0, ds, ld);
+  blas_gemm(w->slope_p, 0, 1, n, n, size, 1, dc, d, v, ldx, 0, ds, ld);
   memset(row, 0, ld * sizeof *row);
   memset(keep, 0, ld);
   for (size_t i = 0; i < n; i++) {
@@ -315,13 +318,13 @@ static void backward(attention_args *w, size_t head, size_t group, size_t b, int
     memset(dp + i * ldr, 0, ldr * sizeof *dp);
     CHOOSE(collapse, (dp + i * ldr, slope, &w->down, l - 1 - i, n));
   }
-  blas_gemm(w->slope_v, 1, 0, n, size, n, 1, dropped, ld, dc, d, 0, w->dv + at, d);
-  blas_gemm(w->slope_q, 0, 0, n, size, n, 1, ds, ld, k, d, 0, w->dq + at, d);
-  blas_gemm(w->slope_v, 1, 0, n, size, n, 1, ds, ld, q, d, 0, w->dk + at, d);
+  blas_gemm(w->slope_v, 1, 0, n, size, n, 1, dropped, ld, dc, d, 0, dv, ldx);
+  blas_gemm(w->slope_q, 0, 0, n, size, n, 1, ds, ld, k, ldx, 0, dq, ldx);
+  blas_gemm(w->slope_v, 1, 0, n, size, n, 1, ds, ld, q, ldx, 0, dk, ldx);
 
   // From content to position.
-  blas_gemm(w->slope_rows, 0, 0, n, size, w->r, 1, dp, ldr, down, size, 1, w->dq + at, d);
-  blas_gemm(w->slope_positions, 1, 0, w->r, size, n, 1, dp, ldr, q, d, first ? 0 : 1, ddown, size);
+  blas_gemm(w->slope_rows, 0, 0, n, size, w->r, 1, dp, ldr, down, size, 1, dq, ldx);
+  blas_gemm(w->slope_positions, 1, 0, w->r, size, n, 1, dp, ldr, q, ldx, first ? 0 : 1, ddown, size);
 
   // From position to content: columns are turned into rows.
   for (size_t j0 = 0; j0 < n; j0 += TILE) {
@@ -331,16 +334,15 @@ static void backward(attention_args *w, size_t head, size_t group, size_t b, int
       CHOOSE(collapse, (dp + j * ldr, tile + (j - j0) * ld, &w->up, l - 1 - j, n));
     }
   }
-  blas_gemm(w->slope_rows, 0, 0, n, size, w->r, 1, dp, ldr, up, size, 1, w->dk + at, d);
-  blas_gemm(w->slope_positions, 1, 0, w->r, size, n, 1, dp, ldr, k, d, first ? 0 : 1, dup, size);
+  blas_gemm(w->slope_rows, 0, 0, n, size, w->r, 1, dp, ldr, up, size, 1, dk, ldx);
+  blas_gemm(w->slope_positions, 1, 0, w->r, size, n, 1, dp, ldr, k, ldx, first ? 0 : 1, dup, size);
 
-  float *outputs[] = {w->dq, w->dk, w->dv};
   for (size_t o = 0; o < 3; o++)
-    for (size_t i = n; i < l; i++) memset(outputs[o] + at + i * d, 0, size * sizeof(float));
+    for (size_t i = n; i < l; i++) memset(dq + o * d + i * ldx, 0, size * sizeof *dq);
 }
 
-// A task is one head for a group of sequences: it alone adds to its part of dpq
-// and dpk.
+// A task is one head for a group of sequences: it alone adds to its part of
+// dpositions.
 static void backward_task(void *arg, size_t task) {
   attention_args *w = arg;
   float *memory = scratch(scratch_size(w));
@@ -352,42 +354,38 @@ static void backward_task(void *arg, size_t task) {
   size_t each = ops_tasks(w->batch, w->groups), end = ops_min((group + 1) * each, w->batch);
   float *up = memory + 2 * w->l * w->ld + w->l * w->ldr, *down = up + w->r * size;
   float *dup = down + w->r * size, *ddown = dup + w->r * size;
-  take_head(w, w->pq, head, 0, up);
-  take_head(w, w->pk, head, 1, down);
+  take_pq(w, head, up);
+  take_pk(w, head, down);
   memset(dup, 0, 2 * w->r * size * sizeof *dup);
-  for (size_t b = group * each; b < end; b++) backward(w, head, group, b, b == group * each, memory);
-  size_t at = group * w->r * d + head * size;
+  for (size_t b = group * each; b < end; b++) backward(w, head, b, b == group * each, memory);
+  float *dpq = w->dpositions + group * w->r * 2 * d + head * size, *dpk = dpq + d;
   for (size_t i = 0; i < w->r; i++) {
-    memcpy(w->dpq + at + i * d, dup + i * size, size * sizeof *dup);
-    memcpy(w->dpk + at + i * d, ddown + (w->r - 1 - i) * size, size * sizeof *dup);
+    memcpy(dpq + i * 2 * d, dup + i * size, size * sizeof *dup);
+    memcpy(dpk + i * 2 * d, ddown + (w->r - 1 - i) * size, size * sizeof *dup);
   }
 }
 
 static OrtStatus *run_backward(attention_args *w, const ops_attributes *a, void *context, float **partial) {
   ops_shape rows, positions, s;
-  TRY(read_inputs(w, a, context, 1, 7, &rows, &positions));
+  TRY(read_inputs(w, a, context, 1, 4, &rows, &positions));
   TRY(ops_input(context, 0, (const void **)&w->dcontext, &s));
-  if (!ops_same_shape(&s, &rows)) return ops_fail("criteria.AttentionGrad: dcontext and q differ in shape");
-  TRY(ops_input(context, 6, (const void **)&w->saved, &s));
+  if (s.rank != 2 || s.dims[0] != rows.dims[0] || (size_t)s.dims[1] != w->d)
+    return ops_fail("criteria.AttentionGrad: dcontext and x do not fit");
+  TRY(ops_input(context, 3, (const void **)&w->saved, &s));
   if (ops_elements(&s) != w->heads * w->batch * w->l * w->l)
     return ops_fail("criteria.AttentionGrad: probs does not fit");
-  float *dpq, *dpk;
-  TRY(ops_output(context, 0, &rows, &w->dq));
-  TRY(ops_output(context, 1, &rows, &w->dk));
-  TRY(ops_output(context, 2, &rows, &w->dv));
-  TRY(ops_output(context, 3, &positions, &dpq));
-  TRY(ops_output(context, 4, &positions, &dpk));
+  float *dpositions;
+  TRY(ops_output(context, 0, &rows, &w->dx));
+  TRY(ops_output(context, 1, &positions, &dpositions));
   // As many groups as give every core of the machine two tasks: the order of
   // sums must not depend on the threads in use.
   w->groups = ops_min(w->batch, ops_tasks(2 * blas_cores(), w->heads));
-  size_t area = w->r * w->d;
-  w->dpq = dpq;
-  w->dpk = dpk;
+  size_t area = w->r * 2 * w->d;
+  w->dpositions = dpositions;
   if (w->groups > 1) {
-    *partial = malloc(2 * w->groups * area * sizeof **partial);
+    *partial = malloc(w->groups * area * sizeof **partial);
     if (!*partial) return ops_fail("criteria.AttentionGrad: out of memory");
-    w->dpq = *partial;
-    w->dpk = *partial + w->groups * area;
+    w->dpositions = *partial;
   }
   size_t n = w->l, count = w->heads * w->batch;
   w->slope_p = blas_kind(0, 1, n, n, w->size, count);
@@ -397,13 +395,9 @@ static OrtStatus *run_backward(attention_args *w, const ops_attributes *a, void 
   w->slope_positions = blas_kind(1, 0, w->r, w->size, n, 2 * count);
   TRY(ops_parallel(context, backward_task, w->heads * w->groups, w));
   if (w->groups > 1) {
-    memcpy(dpq, w->dpq, area * sizeof *dpq);
-    memcpy(dpk, w->dpk, area * sizeof *dpk);
+    memcpy(dpositions, w->dpositions, area * sizeof *dpositions);
     for (size_t g = 1; g < w->groups; g++)
-      for (size_t i = 0; i < area; i++) {
-        dpq[i] += w->dpq[g * area + i];
-        dpk[i] += w->dpk[g * area + i];
-      }
+      for (size_t i = 0; i < area; i++) dpositions[i] += w->dpositions[g * area + i];
   }
   return NULL;
 }
@@ -420,42 +414,42 @@ static OrtStatus *attention_grad(const ops_attributes *a, void *context) {
 
 static OrtStatus *attention_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
   (void)a, (void)inputs;
-  out[0] = in[0];
+  if (in[0].rank != 2) return ops_fail("criteria.Attention: x must be a matrix");
+  out[0] = (ops_shape){2, {in[0].dims[0], in[0].dims[1] < 0 ? -1 : in[0].dims[1] / 3}};
   return NULL;
 }
 
 static OrtStatus *attention_probs_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
-  (void)inputs;
-  out[0] = in[0];
-  int64_t n = in[6].rank == 1 && in[6].dims[0] > 0 ? (in[6].dims[0] + 1) / 2 : -1;
-  int64_t b = n > 0 && in[0].rank == 2 && in[0].dims[0] >= 0 ? in[0].dims[0] / n : -1;
+  TRY(attention_shapes(a, in, inputs, out));
+  int64_t n = in[3].rank == 1 && in[3].dims[0] > 0 ? (in[3].dims[0] + 1) / 2 : -1;
+  int64_t b = n > 0 && in[0].dims[0] >= 0 ? in[0].dims[0] / n : -1;
   out[1] = (ops_shape){4, {a->heads, b, n, n}};
   return NULL;
 }
 
 static OrtStatus *attention_grad_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
   (void)a, (void)inputs;
-  out[0] = out[1] = out[2] = in[1];
-  out[3] = out[4] = in[4];
+  out[0] = in[1];
+  out[1] = in[2];
   return NULL;
 }
 
 ops_operator ops_attention = {.name = "Attention",
-                              .inputs = "ffffffiB",
+                              .inputs = "fffiB",
                               .outputs = 1,
                               .create = read_attributes,
                               .run = attention,
                               .shapes = attention_shapes};
 ops_operator ops_attention_probs = {.name = "AttentionProbs",
-                                    .inputs = "ffffffiB",
+                                    .inputs = "fffiB",
                                     .outputs = 2,
                                     .ints = {{"heads", offsetof(ops_attributes, heads)}},
                                     .create = read_attributes,
                                     .run = attention_probs,
                                     .shapes = attention_probs_shapes};
 ops_operator ops_attention_grad = {.name = "AttentionGrad",
-                                   .inputs = "ffffffffiB",
-                                   .outputs = 5,
+                                   .inputs = "fffffiB",
+                                   .outputs = 2,
                                    .create = read_attributes,
                                    .run = attention_grad,
                                    .shapes = attention_grad_shapes};

@@ -23,10 +23,14 @@ import (
 //	Unskew(dy [.., L, L]) → dx [.., L, 2L]  its gradient
 //	Gemm(A, B[, C]; transA, transB) → Y     op(A)·op(B) + C; C is [N] or [M, N]; needs a BLAS.
 //	                                        If Y is bound to C's memory, the product is added there.
-//	Attention(q, k, v, pq, pk, tokens, index[, mask]; heads, scale, keep) → context
+//	LinearGrad(dY, X, C, d) → dW, db        dYᵀ·X + C and the sums of dY's columns + d; C and d are for
+//	                                        the first rows and elements; needs a BLAS. Results bound to
+//	                                        the memory of C and d, if these have all rows, are added there.
+//	Attention(x, positions, tokens, index[, mask]; heads, scale, keep) → context
 //	AttentionProbs(the same) → context, probs
-//	AttentionGrad(dcontext, q, k, v, pq, pk, probs, tokens, index[, mask]; …) → dq, dk, dv, dpq, dpk
-//	                                        disentangled attention; needs a BLAS
+//	AttentionGrad(dcontext, x, positions, probs, tokens, index[, mask]; …) → dx, dpositions
+//	                                        disentangled attention; x has query, key and value,
+//	                                        positions query and key side by side; needs a BLAS
 //
 // Those of a [Device]:
 //
@@ -45,11 +49,11 @@ const Domain = "criteria"
 var fusedOperators = []string{"DropoutMask", "GeluGrad", "LayerNormGrad", "Skew", "SoftmaxGrad", "Unskew"}
 
 // Operators returns the names of the operators of domain [Domain] that models
-// may use, sorted. Gemm and those of attention are among them if a BLAS was found.
+// may use, sorted. Those that need a BLAS are among them if one was found.
 func (r *Runtime) Operators() []string {
 	out := slices.Clone(fusedOperators)
 	if r.info.BLAS != "" {
-		out = append(out, "Gemm", "Attention", "AttentionGrad", "AttentionProbs")
+		out = append(out, "Gemm", "LinearGrad", "Attention", "AttentionGrad", "AttentionProbs")
 	}
 	slices.Sort(out)
 	return out

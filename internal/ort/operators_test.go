@@ -165,6 +165,27 @@ func operatorCases() []operatorCase {
 			}
 		}
 	}
+
+	for _, s := range []struct{ m, n, k, rows int }{{1, 1, 1, 0}, {5, 7, 3, 4}, {67, 500, 96, 500}, {50, 40, 900, 0}, {130, 777, 401, 500}} {
+		dy, x, c, d := f32("dy", s.m, s.n), f32("x", s.m, s.k), f32("c", s.rows, s.k), f32("d", s.rows)
+		transposed := map[string]int64{"transA": 1, "transB": 0}
+		linear := operatorCase{
+			name:    fmt.Sprint("LinearGrad ", s),
+			inputs:  []value{dy, x, c, d},
+			outputs: map[string][]int{"dw": {s.n, s.k}, "db": {s.n}},
+			fused:   []node{{op: "LinearGrad", domain: ort.Domain, in: []string{"dy", "x", "c", "d"}, out: []string{"got_dw", "got_db"}}},
+			composed: []node{
+				{op: "Gemm", in: []string{"dy", "x"}, out: []string{"product"}, ints: transposed},
+				{op: "ReduceSum", in: []string{"dy", "first"}, out: []string{"sum"}, ints: map[string]int64{"keepdims": 0}},
+				n("Pad", "wide_c", "c", "below"), n("Pad", "wide_d", "d", "behind"),
+				n("Add", "want_dw", "product", "wide_c"), n("Add", "want_db", "sum", "wide_d"),
+			},
+			int64s:    map[string][]int64{"first": {0}, "below": {0, 0, int64(s.n - s.rows), 0}, "behind": {0, int64(s.n - s.rows)}},
+			tolerance: 1e-5,
+			needs:     "LinearGrad",
+		}
+		cases = append(cases, linear)
+	}
 	return cases
 }
 
@@ -285,6 +306,36 @@ func TestGemmAccumulates(t *testing.T) {
 	}
 }
 
+// So does LinearGrad, both results at once.
+func TestLinearGradAccumulates(t *testing.T) {
+	r := acquire(t)
+	s := session(t, r, model{
+		inputs:  []value{{"dy", ort.Float32, []int{3, 2}}, {"x", ort.Float32, []int{3, 2}}, {"c", ort.Float32, []int{2, 2}}, {"d", ort.Float32, []int{2}}},
+		outputs: []value{{"dw", ort.Float32, []int{2, 2}}, {"db", ort.Float32, []int{2}}},
+		nodes:   []node{{op: "LinearGrad", domain: ort.Domain, in: []string{"dy", "x", "c", "d"}, out: []string{"dw", "db"}}},
+	}.encode(), ort.SessionOptions{})
+	b, tensors := bind(t, s)
+	for output, sum := range map[string]string{"dw": "c", "db": "d"} {
+		if err := b.BindOutput(output, tensors[sum]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copy(tensors["dy"].Float32(), []float32{1, 2, 3, 4, 5, 6})
+	copy(tensors["x"].Float32(), []float32{1, 2, 3, 4, 5, 6})
+	copy(tensors["c"].Float32(), []float32{1000, 2000, 3000, 4000})
+	copy(tensors["d"].Float32(), []float32{100, 200})
+	for run := range 3 {
+		if err := b.Run(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		k := float32(run + 1)
+		want := [][]float32{{1000 + 35*k, 2000 + 44*k, 3000 + 44*k, 4000 + 56*k}, {100 + 9*k, 200 + 12*k}}
+		if diff := cmp.Diff(want, [][]float32{tensors["c"].Float32(), tensors["d"].Float32()}); diff != "" {
+			t.Fatalf("after %d runs (-want +got):\n%s", run+1, diff)
+		}
+	}
+}
+
 // What does not fit is refused, at the latest when the model is run.
 func TestOperatorShapesAreChecked(t *testing.T) {
 	r := acquire(t)
@@ -303,6 +354,17 @@ func TestOperatorShapesAreChecked(t *testing.T) {
 			outputs: []value{{"y", ort.Float32, []int{2, 3}}},
 			nodes:   []node{{op: "Gemm", domain: ort.Domain, in: []string{"a", "b"}, out: []string{"y"}, ints: map[string]int64{"transA": 0, "transB": 0}}},
 		}, "A and B do not fit"},
+		{"LinearGrad", model{
+			inputs:  []value{{"dy", ort.Float32, []int{3, 2}}, {"x", ort.Float32, []int{3, 4}}, {"c", ort.Float32, []int{3, 4}}, {"d", ort.Float32, []int{2}}},
+			outputs: []value{{"dw", ort.Float32, []int{2, 4}}, {"db", ort.Float32, []int{2}}},
+			nodes:   []node{{op: "LinearGrad", domain: ort.Domain, in: []string{"dy", "x", "c", "d"}, out: []string{"dw", "db"}}},
+		}, "C or d does not fit"},
+		{"Attention", model{
+			inputs:  []value{{"x", ort.Float32, []int{2, 6}}, {"positions", ort.Float32, []int{3, 6}}, {"tokens", ort.Float32, []int{2, 1}}, {"index", ort.Int64, []int{3}}},
+			outputs: []value{{"y", ort.Float32, []int{2, 2}}},
+			nodes: []node{{op: "Attention", domain: ort.Domain, in: []string{"x", "positions", "tokens", "index"}, out: []string{"y"},
+				ints: map[string]int64{"heads": 1}, floats: map[string]float32{"scale": 1, "keep": 1}}},
+		}, "do not fit"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, err := r.NewSession(tt.m.encode(), ort.SessionOptions{})

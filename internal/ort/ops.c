@@ -5,7 +5,7 @@
 #include <string.h>
 
 static ops_operator *const operators[] = {&ops_gelu_grad, &ops_dropout_mask,    &ops_softmax_grad, &ops_skew,
-                                          &ops_unskew,    &ops_layer_norm_grad, &ops_gemm,
+                                          &ops_unskew,    &ops_layer_norm_grad, &ops_gemm,   &ops_linear_grad,
                                           &ops_attention, &ops_attention_probs, &ops_attention_grad,
                                           &ops_philox_dropout, &ops_sum_squares, &ops_adamw,
                                           &ops_adamw8bit};
