@@ -122,13 +122,18 @@ func (c *converter) as(v *Value, t Type) *Value {
 func (g *Graph) lowConstant(v *Value, t Type) *Value {
 	var data []byte
 	for _, x := range v.floats() {
-		bits := bfloat16(float32(x))
-		if t == Float16 {
-			bits = float16(float32(x))
-		}
-		data = binary.LittleEndian.AppendUint16(data, bits)
+		data = binary.LittleEndian.AppendUint16(data, t.Bits(float32(x)))
 	}
 	return g.intern(&Value{Type: t, Shape: v.Shape, data: data, fill: v.fill})
+}
+
+// Bits returns the number of a low precision that is nearest to x, ties to even.
+func (t Type) Bits(x float32) uint16 {
+	check(t.IsLow(), "Bits", "%v is not a low precision", t)
+	if t == Float16 {
+		return float16(x)
+	}
+	return bfloat16(x)
 }
 
 // bfloat16 rounds to the nearest number with 8 bits of mantissa, ties to even.
