@@ -1,10 +1,14 @@
 package deberta
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/criteria-go/criteria/internal/graph"
@@ -54,8 +58,8 @@ func TestKernels(t *testing.T) {
 	}
 }
 
-// runRandom runs a training graph on random parameters, masks and tokens, the
-// same ones for every graph with the same inputs.
+// runRandom runs a graph on random parameters, masks and tokens, the same ones for
+// every graph with the same inputs. Float16 has all parameters as they are.
 func runRandom(t *testing.T, rt *ort.Runtime, g *Graph, vocabulary int) map[string][]float32 {
 	t.Helper()
 	session, err := rt.NewSession(g.Encode(), ort.SessionOptions{Threads: 2})
@@ -79,8 +83,11 @@ func runRandom(t *testing.T, rt *ort.Runtime, g *Graph, vocabulary int) map[stri
 		t.Cleanup(func() { _ = x.Buffer().Free() })
 		return x
 	}
-	for i, v := range session.Inputs() {
-		random := rand.New(rand.NewPCG(1, uint64(i)))
+	for _, v := range session.Inputs() {
+		h := fnv.New64a()
+		fmt.Fprint(h, strings.TrimPrefix(v.Name, LowOf("")))
+		random := rand.New(rand.NewPCG(1, h.Sum64()))
+		number := func() float32 { return float32(math.Round((0.1+0.2*random.NormFloat64())*1024) / 1024) }
 		x := tensor(v)
 		switch {
 		case v.Name == InputIDs:
@@ -105,9 +112,13 @@ func runRandom(t *testing.T, rt *ort.Runtime, g *Graph, vocabulary int) map[stri
 					x.Bytes()[j] = 1
 				}
 			}
+		case v.DType == ort.Float16:
+			for j := range x.Len() {
+				binary.LittleEndian.PutUint16(x.Bytes()[2*j:], graph.Float16.Bits(number()))
+			}
 		default:
 			for j := range x.Float32() {
-				x.Float32()[j] = float32(0.1 + 0.2*random.NormFloat64())
+				x.Float32()[j] = number()
 			}
 		}
 		if err := binding.BindInput(v.Name, x); err != nil {

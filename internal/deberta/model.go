@@ -29,6 +29,10 @@ func GradientOf(param string) string { return "grad." + param }
 // to: the sum is output [GradientOf]. Both may be the same memory.
 func SumOf(param string) string { return "sum." + param }
 
+// LowOf returns the name of the input that has a parameter in low precision, in a
+// graph for a device whose products read it.
+func LowOf(param string) string { return "low." + param }
+
 // Mask is an input that says which elements dropout keeps. Where several
 // layers drop out the same way each has a mask of its own.
 type Mask struct {

@@ -97,7 +97,7 @@ static OrtStatus *create(const void *info, ops_attributes *t) {
 ops_operator ops_gemm = {
     .name = "Gemm",
     .inputs = "ffF",
-    .outputs = 1,
+    .outputs = "f",
     .ints = {{"transA", offsetof(ops_attributes, trans_a)}, {"transB", offsetof(ops_attributes, trans_b)}},
     .create = create,
     .run = gemm,
