@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/criteria-go/criteria/internal/dropout"
+	"github.com/criteria-go/criteria/internal/graph"
 	"github.com/criteria-go/criteria/internal/optim"
 )
 
@@ -82,13 +83,13 @@ func interpret(t *testing.T, launches []launch) [][][]byte {
 // and rounds it to the nearest, whatever the size, the type and the key.
 func TestKernelDropout(t *testing.T) {
 	type dropoutCase struct {
-		kind string
+		kind graph.Type
 		n    int
 		p    float64
 		key  dropout.Key
 	}
 	var cases []dropoutCase
-	for _, kind := range []string{"float32", "float16", "bfloat16"} {
+	for _, kind := range []graph.Type{graph.Float32, graph.Float16, graph.BFloat16} {
 		cases = append(cases,
 			dropoutCase{kind, 1024, 0.5, dropout.Key{}},
 			dropoutCase{kind, 3001, 0.1, dropout.Key{Seed: 42, Step: 7<<16 | 3, Site: 12}},
@@ -107,13 +108,10 @@ func TestKernelDropout(t *testing.T) {
 		}
 		inputs = append(inputs, x)
 		in, out := tensorOf("fp32", x), tensor{"fp32", make([]byte, 4*c.n)}
-		switch c.kind {
-		case "float16":
-			in, out = tensorOf("fp16", convert(x, toFloat16)), tensor{"fp16", make([]byte, 2*c.n)}
-		case "bfloat16":
-			in, out = tensorOf("bf16", convert(x, toBFloat16)), tensor{"bf16", make([]byte, 2*c.n)}
+		if t, ok := lowTypes[c.kind]; ok {
+			in, out = tensorOf(t, convert(x, c.kind)), tensor{t, make([]byte, 2*c.n)}
 		}
-		launches = append(launches, launch{Kernel: "dropout_" + c.kind, Arguments: []any{in, out, tensorOf("i64", []int64{int64(c.key.Step)}),
+		launches = append(launches, launch{Kernel: "dropout_" + c.kind.String(), Arguments: []any{in, out, tensorOf("i64", []int64{int64(c.key.Step)}),
 			c.key.Seed, c.key.Site, dropout.PhiloxThreshold(c.p), scaleOf(c.kind, c.p), c.n}})
 	}
 	for i, result := range interpret(t, launches) {
@@ -127,13 +125,10 @@ func TestKernelDropout(t *testing.T) {
 			}
 		}
 		ok := false
-		switch c.kind {
-		case "float32":
+		if c.kind == graph.Float32 {
 			ok = slices.Equal(elements[float32](t, result[1]), want)
-		case "float16":
-			ok = slices.Equal(elements[uint16](t, result[1]), convert(want, toFloat16))
-		case "bfloat16":
-			ok = slices.Equal(elements[uint16](t, result[1]), convert(want, toBFloat16))
+		} else {
+			ok = slices.Equal(elements[uint16](t, result[1]), convert(want, c.kind))
 		}
 		if !ok {
 			t.Errorf("%+v: the result is not what Philox says", c)
@@ -142,30 +137,29 @@ func TestKernelDropout(t *testing.T) {
 }
 
 // scaleOf returns 1/(1-p), of few bits for the low precisions.
-func scaleOf(kind string, p float64) float32 {
-	if kind != "float32" {
+func scaleOf(kind graph.Type, p float64) float32 {
+	if kind.IsLow() {
 		return 1.5
 	}
 	return float32(1 / (1 - p))
 }
 
-func convert(x []float32, to func(float32) uint16) []uint16 {
+// lowTypes are the formats of 16 bits, by their names in Triton.
+var lowTypes = map[graph.Type]string{graph.Float16: "fp16", graph.BFloat16: "bf16"}
+
+// convert rounds to the nearest.
+func convert(x []float32, low graph.Type) []uint16 {
 	out := make([]uint16, len(x))
 	for i, v := range x {
-		out[i] = to(v)
+		out[i] = low.Bits(v)
 	}
 	return out
 }
 
-func toBFloat16(x float32) uint16 { return uint16(math.Float32bits(x) >> 16) }
-
-// toFloat16 converts what float16 represents exactly as a normal number.
-func toFloat16(x float32) uint16 {
-	if x == 0 {
-		return 0
-	}
-	bits := math.Float32bits(x)
-	return uint16(bits>>16&0x8000) | uint16((bits>>23&0xff)-112)<<10 | uint16(bits>>13&0x3ff)
+// sameCopy tells whether two vectors agree bit by bit, but for what a NaN carries.
+func sameCopy(got, want []uint16, low graph.Type) bool {
+	isNaN := func(bits uint16) bool { return bits&0x7fff > low.Bits(float32(math.Inf(1))) }
+	return slices.EqualFunc(got, want, func(a, b uint16) bool { return a == b || isNaN(a) && isNaN(b) })
 }
 
 // numbers returns n numbers of all sizes, with zeros, denormal and huge ones.
@@ -200,7 +194,8 @@ func sameBits(got, want []float32) bool {
 
 // TestKernelAdamW: the kernel's bits are those of the optimizer of the
 // CPU, also for numbers at the ends of their range; an update that is skipped
-// changes nothing whatever its gradients are.
+// changes nothing whatever its gradients are. A copy is the parameters, rounded to
+// the nearest, and does not go beyond them.
 func TestKernelAdamW(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	type adamWCase struct {
@@ -208,6 +203,8 @@ func TestKernelAdamW(t *testing.T) {
 		u optim.Update
 		// skipped, with gradients that are not finite
 		skipped bool
+		copied  graph.Type // of the elements from first on; 0: there is no copy
+		first   int
 	}
 	cases := []adamWCase{
 		{n: 1024, u: optim.Update{Step: 1, LR: 2e-5, WeightDecay: 0.01, GradScale: 1}},
@@ -215,6 +212,13 @@ func TestKernelAdamW(t *testing.T) {
 		{n: 16, u: optim.Update{Step: 2, LR: 0, WeightDecay: 0.1, GradScale: 1e-30}},
 		{n: 2064, u: optim.Update{Step: 3, LR: 1e-3, WeightDecay: 0.01, GradScale: float32(math.NaN())}, skipped: true},
 	}
+	for _, c := range slices.Clone(cases) {
+		for i, low := range []graph.Type{graph.Float16, graph.BFloat16} {
+			c.copied, c.first = low, (c.n/2+i*c.n/4)&^15
+			cases = append(cases, c)
+		}
+	}
+	const beyond = 32 // elements after a copy, which are not its own
 	var launches []launch
 	var vectors [][4][]float32
 	for _, c := range cases {
@@ -225,13 +229,24 @@ func TestKernelAdamW(t *testing.T) {
 				g[i] = []float32{float32(math.Inf(1)), float32(math.NaN())}[i%2]
 			}
 		}
+		if c.skipped || c.u.LR == 0 {
+			// They stay what they are: all that can be special about rounding.
+			for i := range p {
+				p[i] = unround[(i+c.n)%len(unround)]
+			}
+		}
 		vectors = append(vectors, [4][]float32{p, g, m, v})
 		arguments := []any{tensorOf("fp32", p), tensorOf("fp32", g), tensorOf("fp32", m), tensorOf("fp32", v),
 			tensorOf("fp32", scalars(optim.DefaultAdamW(), c.u, !c.skipped))}
 		for range 3 {
 			arguments = append(arguments, tensor{"fp32", make([]byte, 4*c.n)})
 		}
-		launches = append(launches, launch{Kernel: "adamw", Arguments: append(arguments, c.n)})
+		kernel := "adamw"
+		if c.copied.IsLow() {
+			kernel += "_" + c.copied.String()
+			arguments = append(arguments, tensor{lowTypes[c.copied], bytes.Repeat([]byte{0xab}, 2*(c.n-c.first+beyond))}, c.first)
+		}
+		launches = append(launches, launch{Kernel: kernel, Arguments: append(arguments, c.n)})
 	}
 	for i, result := range interpret(t, launches) {
 		c, x := cases[i], vectors[i]
@@ -243,14 +258,38 @@ func TestKernelAdamW(t *testing.T) {
 				t.Errorf("%+v: output %d differs from the CPU's", c, j)
 			}
 		}
+		if !c.copied.IsLow() {
+			continue
+		}
+		want := append(convert(x[0][c.first:], c.copied), slices.Repeat([]uint16{0xabab}, beyond)...)
+		if got := elements[uint16](t, result[8]); !sameCopy(got, want, c.copied) {
+			t.Errorf("%+v: the copy is not the parameters rounded", c)
+		}
 	}
+}
+
+// unround are numbers whose rounding to 16 bits is special: ties, carries, numbers
+// that become 0, subnormal or infinite, and those that are not finite.
+var unround = []float32{
+	1 + 0x1p-11, 1 + 0x3p-11, 1 + 0x1p-8, 1 + 0x3p-8, 2 - 0x1p-20, -2 + 0x1p-12, 65504, 65519.99, 65520, -65536,
+	0x1p-14, 0x1.ffep-15, 0x1p-24, 0x1p-25, 0x3p-25, 0x1.000002p-25, -0x1p-26, 0x1p-133, 0x1p-134, 0x1.8p-133, 0x1p-149,
+	math.MaxFloat32, 0x1.fep127, 0x1.fefffep127, -0x1.ffp127, 0, float32(math.Copysign(0, -1)), 0.1,
+	float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0xff800001),
 }
 
 // TestKernelAdamW8bit: codes, scales and parameters are those of the optimizer of
 // the CPU, bit by bit, over several steps, also for blocks of zeros and for numbers
-// at the ends of their range; a small tensor keeps its moments in float32.
+// at the ends of their range; a small tensor keeps its moments in float32. Copies
+// are the parameters rounded; an update that is skipped does not touch them.
 func TestKernelAdamW8bit(t *testing.T) {
+	for _, copied := range []graph.Type{graph.Float32, graph.Float16, graph.BFloat16} {
+		t.Run(copied.String(), func(t *testing.T) { testKernelAdamW8bit(t, copied) })
+	}
+}
+
+func testKernelAdamW8bit(t *testing.T, copied graph.Type) {
 	const (
+		first        = 2064      // element that the copy begins with, within the big tensor
 		big, small   = 5000, 300 // elements; they lie at 16 and 5024 of the flat vectors
 		bigAt, smAt  = 16, 5024
 		size         = 5328
@@ -274,6 +313,7 @@ func TestKernelAdamW8bit(t *testing.T) {
 		blocks, smAt, small, scalesBefore + 2*blocks, scalesBefore + 2*blocks + small, -1, -1, 9,
 	}
 	floats, codes := make([]float32, scalesBefore+2*blocks+2*small), make([]byte, 7+2*big)
+	copies := slices.Repeat([]uint16{0xabab}, size-first)
 	for step := 1; step <= 4; step++ {
 		g := numbers(r, size)
 		for i := range 600 {
@@ -289,8 +329,13 @@ func TestKernelAdamW8bit(t *testing.T) {
 		// The two tensors are skipped together, as all are.
 		both := append(scalars(o, u, !skipped), scalars(o, plain, !skipped)...)
 		arguments := []any{tensorOf("fp32", p), tensorOf("fp32", g), tensor{"u8", codes}, tensorOf("fp32", floats), tensorOf("i32", owners),
-			tensorOf("i64", tensors), tensor{"fp32", values}, tensor{"u8", cells}, tensorOf("fp32", both), len(owners)}
-		result := interpret(t, []launch{{Kernel: "adamw8bit", Arguments: arguments}})[0]
+			tensorOf("i64", tensors), tensor{"fp32", values}, tensor{"u8", cells}, tensorOf("fp32", both)}
+		kernel := "adamw8bit"
+		if copied.IsLow() {
+			kernel += "_" + copied.String()
+			arguments = append(arguments, tensorOf(lowTypes[copied], copies), first)
+		}
+		result := interpret(t, []launch{{Kernel: kernel, Arguments: append(arguments, len(owners))}})[0]
 		if !skipped {
 			eight.Step(p[bigAt:bigAt+big], g[bigAt:bigAt+big], state, u)
 			o.Step(p[smAt:smAt+small], m, v, g[smAt:smAt+small], plain)
@@ -304,6 +349,19 @@ func TestKernelAdamW8bit(t *testing.T) {
 		}
 		if want := slices.Concat(make([]float32, scalesBefore), state.MScale, state.VScale, m, v); !sameBits(floats, want) {
 			t.Errorf("step %d: the scales or small moments differ from the CPU's", step)
+		}
+		if !copied.IsLow() {
+			continue
+		}
+		want := slices.Clone(copies)
+		if !skipped {
+			for _, part := range [][2]int{{first, bigAt + big}, {smAt, smAt + small}} {
+				copy(want[part[0]-first:], convert(p[part[0]:part[1]], copied))
+			}
+		}
+		copies = elements[uint16](t, result[9])
+		if !sameCopy(copies, want, copied) {
+			t.Errorf("step %d: the copy is not the parameters rounded", step)
 		}
 	}
 }

@@ -73,15 +73,35 @@ def adamw_step(p, m, v, g, scalars):
 
 
 @triton.jit
+def keep(p, copy, first, i, value, mask):
+    """p[i] = value, and the same in the precision of the copy, which has p's elements from first on."""
+    tl.store(p + i, value, mask=mask)
+    if copy is not None:
+        tl.store(copy + (i - first), value.to(copy.dtype.element_ty), mask=mask & (i >= first))
+
+
+@triton.jit
 def adamw(p, g, m, v, scalars, new_p, new_m, new_v, n, BLOCK: tl.constexpr):
     """adamw_step on n elements, if scalars[8] is not 0; else all stays as it was."""
+    adamw_block(p, g, m, v, scalars, new_p, new_m, new_v, None, 0, n, BLOCK)
+
+
+@triton.jit
+def adamw_copying(p, g, m, v, scalars, new_p, new_m, new_v, copy, first, n, BLOCK: tl.constexpr):
+    """adamw, and the new parameters from first on in low precision, for products to read."""
+    adamw_block(p, g, m, v, scalars, new_p, new_m, new_v, copy, first, n, BLOCK)
+
+
+@triton.jit
+def adamw_block(p, g, m, v, scalars, new_p, new_m, new_v, copy, first, n, BLOCK: tl.constexpr):
+    """Either of them; copy may be None."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     old_p = tl.load(p + i, mask=i < n)
     old_m = tl.load(m + i, mask=i < n)
     old_v = tl.load(v + i, mask=i < n)
     next_p, next_m, next_v = adamw_step(old_p, old_m, old_v, tl.load(g + i, mask=i < n), scalars)
     finite = tl.load(scalars + 8) != 0
-    tl.store(new_p + i, tl.where(finite, next_p, old_p), mask=i < n)
+    keep(new_p, copy, first, i, tl.where(finite, next_p, old_p), i < n)
     tl.store(new_m + i, tl.where(finite, next_m, old_m), mask=i < n)
     tl.store(new_v + i, tl.where(finite, next_v, old_v), mask=i < n)
 
@@ -105,6 +125,18 @@ def adamw8bit(p, g, codes, floats, owners, tensors, values, cells, scalars, n, B
     Codes and floats are the same memory. values and cells are the codebooks of both
     moments.
     """
+    adamw8bit_block(p, g, codes, floats, owners, tensors, values, cells, scalars, None, 0, BLOCK)
+
+
+@triton.jit
+def adamw8bit_copying(p, g, codes, floats, owners, tensors, values, cells, scalars, copy, first, n, BLOCK: tl.constexpr):
+    """adamw8bit, and the new parameters from first on in low precision, for products to read."""
+    adamw8bit_block(p, g, codes, floats, owners, tensors, values, cells, scalars, copy, first, BLOCK)
+
+
+@triton.jit
+def adamw8bit_block(p, g, codes, floats, owners, tensors, values, cells, scalars, copy, first, BLOCK: tl.constexpr):
+    """Either of them; copy may be None."""
     block = tl.program_id(0)
     row = tensors + 8 * tl.load(owners + block)
     k = block - tl.load(row)
@@ -130,14 +162,14 @@ def adamw8bit(p, g, codes, floats, owners, tensors, values, cells, scalars, n, B
             tl.store(floats2 + k, largest2)
             tl.store(codes1, quantise(m, largest1, cells), mask=inside)
             tl.store(codes2, quantise(v, largest2, cells + 65536), mask=inside)
-            tl.store(p + at, new, mask=inside)
+            keep(p, copy, first, at, new, inside)
         else:
             m = tl.load(floats1 + i, mask=inside, other=0.0)
             v = tl.load(floats2 + i, mask=inside, other=0.0)
             new, m, v = adamw_step(old, m, v, grad, scalars)
             tl.store(floats1 + i, m, mask=inside)
             tl.store(floats2 + i, v, mask=inside)
-            tl.store(p + at, new, mask=inside)
+            keep(p, copy, first, at, new, inside)
 
 
 # How each binary is made: its kernel, the types of its arguments in their order
@@ -147,11 +179,21 @@ def variant(kernel, types, warps, block, **constants):
     return dict(kernel=kernel, types=types.split(), warps=warps, block=block, constants=constants)
 
 
+LOW = [("float16", "fp16"), ("bfloat16", "bf16")]
+
+# What AdamW reads and writes whether there is a copy or not.
+VECTORS = "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32"
+TABLES = "*fp32 *fp32 *u8 *fp32 *i32 *i64 *fp32 *u8 *fp32"
+
 VARIANTS = {
     f"dropout_{name}": variant(dropout, f"*{t} *{t} *i64 u64 i32 u32 fp32 i32", 4, 1024, BLOCK=1024)
-    for name, t in [("float32", "fp32"), ("float16", "fp16"), ("bfloat16", "bf16")]
+    for name, t in [("float32", "fp32")] + LOW
 } | {
     "sum_squares": variant(sum_squares, "*fp32 *fp32 i32%16", 8, 65536, SPAN=65536, BLOCK=4096),
-    "adamw": variant(adamw, "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 i32%16", 4, 1024, BLOCK=1024),
-    "adamw8bit": variant(adamw8bit, "*fp32 *fp32 *u8 *fp32 *i32 *i64 *fp32 *u8 *fp32 i32", 4, 1, BLOCK=256),
+    "adamw": variant(adamw, f"{VECTORS} i32%16", 4, 1024, BLOCK=1024),
+    "adamw8bit": variant(adamw8bit, f"{TABLES} i32", 4, 1, BLOCK=256),
+} | {
+    f"adamw_{name}": variant(adamw_copying, f"{VECTORS} *{t} i32%16 i32%16", 4, 1024, BLOCK=1024) for name, t in LOW
+} | {
+    f"adamw8bit_{name}": variant(adamw8bit_copying, f"{TABLES} *{t} i32%16 i32", 4, 1, BLOCK=256) for name, t in LOW
 }

@@ -227,4 +227,14 @@ func checkPTX(t *testing.T, k Kernel, image Image, code []byte) {
 	if bad := regexp.MustCompile(`\bfma\b|\.ftz|\.approx|\.full|\b(?:mul|add|sub)\.f32`).FindAllString(ptx, -1); bad != nil {
 		t.Errorf("%s has instructions that do not round as a CPU does: %v", image.File, slices.Compact(bad))
 	}
+	roundings := regexp.MustCompile(`\bcvt\.(\S*)\.b?f16(?:x2)?\.f32`).FindAllStringSubmatch(ptx, -1)
+	for _, r := range roundings {
+		if r[1] != "rn" {
+			t.Errorf("%s rounds by %s, not to the nearest", image.File, r[0])
+		}
+	}
+	low := slices.ContainsFunc(k.Arguments, func(a string) bool { return strings.HasSuffix(a, "16") && strings.Contains(a, " *") })
+	if low != (len(roundings) > 0) {
+		t.Errorf("%s rounds to 16 bits in %d places", image.File, len(roundings))
+	}
 }

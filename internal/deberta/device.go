@@ -8,7 +8,10 @@ import (
 
 // DeviceOptions says how the graphs for a GPU are written.
 type DeviceOptions struct {
-	// Low is the precision of products: graph.Float32, Float16 or BFloat16.
+	// Low is the precision of products: graph.Float32, Float16 or BFloat16. In
+	// another than float32 they read parameters from inputs called [LowOf]. What
+	// reads a parameter in float32 does so from its own input, which is there only
+	// if something does: for the weights of LayerNorms and the embeddings.
 	Low graph.Type
 	// Seed of the dropout, which the graph draws itself.
 	Seed uint64
@@ -25,7 +28,7 @@ const DropoutPosition = "dropout_position"
 // products in low precision if asked for.
 func (m Model) DeviceEvaluation(rows, length int, o DeviceOptions) *Graph {
 	g := m.Evaluation(rows, length, nil)
-	g.lower(o)
+	m.lower(g, o)
 	return g
 }
 
@@ -66,17 +69,21 @@ func (m Model) DeviceTraining(rows, length int, o DeviceOptions) *Graph {
 		b.g.Output(GradientOf(t.Name), sum)
 	}
 	g := b.graph()
-	g.lower(o)
+	m.lower(g, o)
 	return g
 }
 
 // lower takes leave of what a GPU lacks, or computes slowly.
-func (g *Graph) lower(o DeviceOptions) {
+func (m Model) lower(g *Graph, o DeviceOptions) {
 	g.SplitReduceMax()
 	switch o.Low {
 	case 0, graph.Float32:
 	case graph.Float16, graph.BFloat16:
-		g.LowerPrecision(o.Low)
+		copies := map[string]string{}
+		for _, p := range m.Params() {
+			copies[p.Name] = LowOf(p.Name)
+		}
+		g.LowerPrecision(o.Low, copies)
 	default:
 		panic(fmt.Sprintf("deberta: products in %v", o.Low))
 	}

@@ -1,11 +1,14 @@
 package deberta
 
 import (
+	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/criteria-go/criteria/internal/graph"
@@ -83,8 +86,8 @@ func TestJoinedProjections(t *testing.T) {
 	}
 }
 
-// runRandom runs a training graph on random parameters, masks and tokens, the
-// same ones for every graph of the model.
+// runRandom runs a graph on random parameters, masks and tokens, the same ones for
+// every graph of the model. Float16 has all parameters as they are.
 func runRandom(t *testing.T, rt *ort.Runtime, model Model, g *Graph) map[string][]float32 {
 	t.Helper()
 	session, err := rt.NewSession(g.Encode(), ort.SessionOptions{Threads: 2})
@@ -108,13 +111,17 @@ func runRandom(t *testing.T, rt *ort.Runtime, model Model, g *Graph) map[string]
 		t.Cleanup(func() { _ = x.Buffer().Free() })
 		return x
 	}
+	number := func(random *rand.Rand) float32 {
+		return float32(math.Round((0.1+0.2*random.NormFloat64())*1024) / 1024)
+	}
 	numbers := func(name string) *rand.Rand {
-		h := fnv.New64()
-		_, _ = h.Write([]byte(name))
+		h := fnv.New64a()
+		fmt.Fprint(h, name)
 		return rand.New(rand.NewPCG(1, h.Sum64()))
 	}
 	for _, v := range session.Inputs() {
-		random, x := numbers(v.Name), tensor(v)
+		name := strings.TrimPrefix(v.Name, LowOf(""))
+		random, x := numbers(name), tensor(v)
 		switch {
 		case v.Name == InputIDs:
 			for j := range x.Int64() {
@@ -142,13 +149,20 @@ func runRandom(t *testing.T, rt *ort.Runtime, model Model, g *Graph) map[string]
 					x.Bytes()[j] = 1
 				}
 			}
+		case v.DType == ort.Float16:
+			for j := range x.Len() {
+				binary.LittleEndian.PutUint16(x.Bytes()[2*j:], graph.Float16.Bits(number(random)))
+			}
 		default:
-			i := slices.IndexFunc(g.Weights, func(w Weight) bool { return w.Name == v.Name })
+			parts := []Param{{Name: v.Name, Shape: v.Shape}}
+			if i := slices.IndexFunc(g.Weights, func(w Weight) bool { return w.Name == v.Name }); i >= 0 {
+				parts = held(model, g.Weights[i])
+			}
 			flat := x.Float32()
-			for _, p := range held(model, g.Weights[i]) {
+			for _, p := range parts {
 				random := numbers(p.Name)
 				for j := range p.Size() {
-					flat[j] = float32(0.1 + 0.2*random.NormFloat64())
+					flat[j] = number(random)
 				}
 				flat = flat[p.Size():]
 			}

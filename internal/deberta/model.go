@@ -30,6 +30,10 @@ func GradientOf(param string) string { return "grad." + param }
 // to: the sum is output [GradientOf]. Both may be the same memory.
 func SumOf(param string) string { return "sum." + param }
 
+// LowOf returns the name of the input that has a parameter in low precision, in a
+// graph for a device whose products read it.
+func LowOf(param string) string { return "low." + param }
+
 // Mask is an input that says which elements dropout keeps. Where several
 // layers drop out the same way each has a mask of its own.
 type Mask struct {
@@ -61,8 +65,8 @@ const Alignment = 16
 type Graph struct {
 	*graph.Graph
 	Rows, Length int
-	Masks        []Mask // none in an evaluation graph
-	Weights      []Weight
+	Masks        []Mask   // none in an evaluation graph
+	Weights      []Weight // as long as all of them are in float32
 }
 
 // Evaluation returns the graph batch + parameters → loss, logits, without

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-	"slices"
 
 	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
@@ -56,7 +55,10 @@ type accelerator struct {
 	device  *ort.Device
 	kernels graph.Kernels // operators of the device beside those of ONNX
 
-	weights  *ort.Buffer // the parameters, laid out like the engine's
+	weights  *ort.Buffer  // the parameters, laid out like the engine's
+	low      *ort.Buffer  // a copy of the last of them in low precision, which products read; nil: there is none
+	rounding *ort.Session // of the graph that makes the copy, where the optimizer does not
+	rounded  *ort.Binding // of the same
 	programs programs[*deviceProgram]
 
 	// For training only:
@@ -111,6 +113,9 @@ func newAccelerator(e *Engine, spec Spec) (_ *accelerator, err error) {
 		return b
 	}
 	a.weights = vector()
+	if a.spec.Low.IsLow() && err == nil {
+		a.low, err = a.device.NewBuffer(a.spec.Low.Size() * (e.layout.size - e.layout.copied))
+	}
 	if spec.Training != nil {
 		a.gradients = vector()
 		if spec.Training.Optimizer != adamW8bit {
@@ -123,7 +128,12 @@ func newAccelerator(e *Engine, spec Spec) (_ *accelerator, err error) {
 	if err != nil {
 		return nil, &MemoryError{Err: fmt.Errorf("engine: memory of the device for %d parameters: %w", e.Parameters(), err)}
 	}
-	if err := a.push(a.weights, e.params); err != nil {
+	if a.spec.Low.IsLow() {
+		if err := a.prepareLow(); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.push(); err != nil {
 		return nil, err
 	}
 	if spec.Training != nil {
@@ -160,9 +170,44 @@ func failed(err error, k kind, b Batch) error {
 
 func whole(b *ort.Buffer, bytes int) (ort.Tensor, error) { return b.Tensor(ort.Uint8, 0, bytes) }
 
-// push copies a vector to the device, pull from it.
-func (a *accelerator) push(to, from *ort.Buffer) error { return a.move(to, from, 4*a.layout.size) }
-func (a *accelerator) pull(to, from *ort.Buffer) error { return a.move(to, from, 4*a.layout.size) }
+// prepareLow makes what rounds the parameters to low precision.
+func (a *accelerator) prepareLow() (err error) {
+	n := a.layout.size - a.layout.copied
+	options := ort.SessionOptions{Device: a.device, Threads: a.threads}
+	if a.rounding, err = a.runtime.NewSession(rounding(n, a.spec.Low).Encode(), options); err != nil {
+		return fmt.Errorf("engine: preparing low precision: %w", err)
+	}
+	if a.rounded, err = a.rounding.NewBinding(); err != nil {
+		return err
+	}
+	from, err := a.weights.Tensor(ort.Float32, a.layout.copied, n)
+	if err != nil {
+		return err
+	}
+	to, err := a.low.Tensor(ort.DType(a.spec.Low), 0, n)
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.rounded.BindInput(optParam, from), a.rounded.BindOutput(optLow, to))
+}
+
+// rounding returns the graph that rounds n parameters.
+func rounding(n int, low graph.Type) *graph.Graph {
+	g := graph.New("low_precision", nil)
+	g.Output(optLow, g.Cast(g.Input(optParam, graph.Float32, n), low))
+	return g
+}
+
+// push copies the engine's parameters to the device, in all precisions.
+func (a *accelerator) push() error {
+	if err := a.move(a.weights, a.params, 4*a.layout.size); err != nil || a.low == nil {
+		return err
+	}
+	return errors.Join(a.rounded.Run(context.Background()), a.device.Wait())
+}
+
+// fetch brings the engine's copy of the parameters up to date.
+func (a *accelerator) fetch() error { return a.move(a.params, a.weights, 4*a.layout.size) }
 
 // move copies bytes after all work before it, and waits for them.
 func (a *accelerator) move(to, from *ort.Buffer, bytes int) error {
@@ -179,11 +224,13 @@ func (a *accelerator) move(to, from *ort.Buffer, bytes int) error {
 
 func (a *accelerator) close() error {
 	errs := []error{a.programs.close()}
-	if a.session != nil {
-		errs = append(errs, a.session.Close())
+	for _, s := range []*ort.Session{a.session, a.rounding} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
 	}
 	errs = append(errs, a.numbers.close())
-	for _, b := range []*ort.Buffer{a.weights, a.gradients, a.moments[0], a.moments[1], a.quantized} {
+	for _, b := range []*ort.Buffer{a.weights, a.low, a.gradients, a.moments[0], a.moments[1], a.quantized} {
 		if b != nil {
 			errs = append(errs, b.Free())
 		}
@@ -234,17 +281,14 @@ func (a *accelerator) compile(p *deviceProgram, key programKey) (err error) {
 		return err
 	}
 	for i, param := range a.layout.params {
-		t, err := a.layout.tensor(a.weights, i)
-		if err != nil {
-			return err
-		}
-		if err := p.binding.BindInput(param.Name, t); err != nil {
+		if err := a.bindParameter(p, i); err != nil {
 			return err
 		}
 		if key.kind != training {
 			continue
 		}
-		if t, err = a.layout.tensor(a.gradients, i); err != nil {
+		t, err := a.layout.tensor(a.gradients, i)
+		if err != nil {
 			return err
 		}
 		if err := errors.Join(p.binding.BindInput(deberta.SumOf(param.Name), t), p.binding.BindOutput(deberta.GradientOf(param.Name), t)); err != nil {
@@ -259,6 +303,30 @@ func (a *accelerator) compile(p *deviceProgram, key programKey) (err error) {
 		return p.binding.BindInput(deberta.LossScale, scale)
 	}
 	return nil
+}
+
+// bindParameter binds what a graph reads of parameter i: itself, its copy in low
+// precision, or both.
+func (a *accelerator) bindParameter(p *deviceProgram, i int) error {
+	param := a.layout.params[i]
+	if p.graph.HasInput(param.Name) {
+		t, err := a.layout.tensor(a.weights, i)
+		if err != nil {
+			return err
+		}
+		if err := p.binding.BindInput(param.Name, t); err != nil {
+			return err
+		}
+	}
+	low := deberta.LowOf(param.Name)
+	if !p.graph.HasInput(low) {
+		return nil
+	}
+	t, err := a.low.Tensor(ort.DType(a.spec.Low), a.layout.offsets[i]-a.layout.copied, param.Shape...)
+	if err != nil {
+		return err
+	}
+	return p.binding.BindInput(low, t)
 }
 
 // positionSize is the room for the position in front of a batch: there its
@@ -294,7 +362,7 @@ func (a *accelerator) allocate(p *deviceProgram, key programKey) (err error) {
 		p.here[i].rows, p.here[i].length = rows, length
 	}
 	in, out := p.binding.BindInput, p.binding.BindOutput
-	if slices.ContainsFunc(p.graph.Inputs(), func(v *graph.Value) bool { return v.Name == deberta.DropoutPosition }) {
+	if p.graph.HasInput(deberta.DropoutPosition) {
 		take(func(t *batchTensors) *ort.Tensor { return &t.position }, in, deberta.DropoutPosition, ort.Int64, 1)
 	}
 	offset = positionSize
@@ -361,8 +429,8 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 	if err := a.setState(deviceState{scale: a.initialScale()}); err != nil {
 		return err
 	}
-	o := deviceOptimizer{decayed: a.layout.decayed, size: a.layout.size, weightDecay: spec.WeightDecay, maxGradNorm: spec.MaxGradNorm,
-		scaled: a.spec.Low == graph.Float16, adamW: optim.DefaultAdamW(), kernels: a.kernels}
+	o := deviceOptimizer{decayed: a.layout.decayed, size: a.layout.size, low: a.spec.Low, copied: a.layout.copied,
+		weightDecay: spec.WeightDecay, maxGradNorm: spec.MaxGradNorm, scaled: a.spec.Low == graph.Float16, adamW: optim.DefaultAdamW(), kernels: a.kernels}
 	if spec.DecayAll {
 		o.decayed = o.size
 	}
@@ -389,21 +457,23 @@ func (a *accelerator) prepareOptimizer(spec Training) (err error) {
 	number(devMicro, ort.Float32, numberMicro)
 	number(devScale, ort.Float32, numberScale)
 	number(devGood, ort.Float32, numberGood)
-	vector := func(name string, b *ort.Buffer) {
+	vector := func(name string, b *ort.Buffer, dtype ort.DType, first int) { // of the parameters from first on
 		for _, part := range []struct {
 			suffix   string
 			from, to int
 		}{{decayedPart, 0, o.decayed}, {plainPart, o.decayed, o.size}, {"", 0, o.size}} {
 			if err == nil && b != nil {
-				inputs[name+part.suffix], err = b.Tensor(ort.Float32, part.from, part.to-part.from)
+				from := max(part.from, first)
+				inputs[name+part.suffix], err = b.Tensor(dtype, from-first, part.to-from)
 				outputs[updated(name+part.suffix)] = inputs[name+part.suffix]
 			}
 		}
 	}
-	vector(optParam, a.weights)
-	vector(optGradient, a.gradients)
-	vector(optMoment1, a.moments[0])
-	vector(optMoment2, a.moments[1])
+	vector(optParam, a.weights, ort.Float32, 0)
+	vector(optGradient, a.gradients, ort.Float32, 0)
+	vector(optMoment1, a.moments[0], ort.Float32, 0)
+	vector(optMoment2, a.moments[1], ort.Float32, 0)
+	vector(optLow, a.low, ort.DType(a.spec.Low), a.layout.copied)
 	if err == nil && o.quantized != nil {
 		inputs[optState], err = whole(a.quantized, o.quantized.bytes)
 		outputs[updated(optState)] = inputs[optState]
@@ -524,9 +594,6 @@ func (a *accelerator) update(ctx context.Context, learningRate float64) (*pendin
 
 // --- files ------------------------------------------------------------------------
 
-// fetch brings the engine's copy of the parameters up to date.
-func (a *accelerator) fetch() error { return a.pull(a.params, a.weights) }
-
 const lossScaleKey = "loss_scale"
 
 // save writes the optimizer's state as the CPU's would be.
@@ -573,7 +640,7 @@ func (a *accelerator) restore(dir string) error {
 			return err
 		}
 	}
-	return errors.Join(a.push(a.weights, a.params), a.setState(deviceState{steps: float64(updates), scale: float32(scale)}))
+	return errors.Join(a.push(), a.setState(deviceState{steps: float64(updates), scale: float32(scale)}))
 }
 
 // hostState is room for the optimizer's state on the host, and which of it is

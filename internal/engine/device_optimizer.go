@@ -35,12 +35,16 @@ const (
 // deviceOptimizer says what the optimizer's graph for a device computes.
 type deviceOptimizer struct {
 	decayed, size int // elements of the flat vectors, as in layout
-	weightDecay   float64
-	maxGradNorm   float64 // 0: gradients are not clipped
-	scaled        bool    // whether the loss scale follows the gradients
-	adamW         optim.AdamW
-	kernels       graph.Kernels // operators of the device beside those of ONNX
-	quantized     *quantizedOnDevice
+	// low is the type of the copy that products read, of the parameters from copied
+	// on; a type of no low precision: there is none.
+	low         graph.Type
+	copied      int
+	weightDecay float64
+	maxGradNorm float64 // 0: gradients are not clipped
+	scaled      bool    // whether the loss scale follows the gradients
+	adamW       optim.AdamW
+	kernels     graph.Kernels // operators of the device beside those of ONNX
+	quantized   *quantizedOnDevice
 }
 
 // graph returns clipping to the global norm and AdamW over the flat vectors in
@@ -58,25 +62,29 @@ func (o deviceOptimizer) graph() *graph.Graph {
 		suffix  string
 		decay   float64
 		vectors [4]*graph.Value // parameters, gradients, first and second moments
+		copied  int             // of the parameters, at the end
 	}
 	var parts []part
 	names := []string{optParam, optGradient, optMoment1, optMoment2}
-	add := func(suffix string, n int, decay float64) {
-		if n == 0 {
+	add := func(suffix string, from, to int, decay float64) {
+		if from == to {
 			return
 		}
 		p := part{suffix: suffix, decay: decay}
 		for i, name := range names {
-			p.vectors[i] = g.Input(name+suffix, graph.Float32, n)
+			p.vectors[i] = g.Input(name+suffix, graph.Float32, to-from)
+		}
+		if o.low.IsLow() {
+			p.copied = max(to-max(from, o.copied), 0)
 		}
 		parts = append(parts, p)
 	}
 	if o.quantized != nil {
 		names = names[:2] // the moments are bytes
-		add("", o.size, 0)
+		add("", 0, o.size, 0)
 	} else {
-		add(decayedPart, o.decayed, o.weightDecay)
-		add(plainPart, o.size-o.decayed, 0)
+		add(decayedPart, 0, o.decayed, o.weightDecay)
+		add(plainPart, o.decayed, o.size, 0)
 	}
 
 	// Sums of squares: by chunks in float32, then over the chunks in float64.
@@ -124,16 +132,21 @@ func (o deviceOptimizer) graph() *graph.Graph {
 	}
 	for _, p := range parts {
 		x, grad, m, v := p.vectors[0], p.vectors[1], p.vectors[2], p.vectors[3]
+		var low *graph.Value
+		if p.copied > 0 && (o.quantized != nil || g.Offers(graph.AdamW)) {
+			low = g.Input(optLow+p.suffix, o.low, p.copied)
+		}
 		if o.quantized != nil {
 			both := g.Concat(0, append(scalars(o.weightDecay), scalars(0)...)...)
-			x, state := g.AdamW8bit(x, grad, g.Input(optState, graph.Uint8, o.quantized.bytes), both, o.quantized.tables)
-			g.Output(updated(optParam), x)
-			g.Output(updated(optState), state)
+			x, state, low := g.AdamW8bit(x, grad, g.Input(optState, graph.Uint8, o.quantized.bytes), both, low, o.quantized.tables)
+			output(g, optParam, x)
+			output(g, optState, state)
+			output(g, optLow, low)
 			continue
 		}
 		if g.Offers(graph.AdamW) {
-			x, m, v = g.AdamW(x, grad, m, v, g.Concat(0, scalars(p.decay)...))
-			o.output(g, p.suffix, x, m, v)
+			x, m, v, low = g.AdamW(x, grad, m, v, g.Concat(0, scalars(p.decay)...), low)
+			o.output(g, p.suffix, x, m, v, low)
 			continue
 		}
 		grad = g.Where(finite, g.Mul(grad, factor), g.Scalar(0))
@@ -144,7 +157,10 @@ func (o deviceOptimizer) graph() *graph.Graph {
 			x = g.Mul(x, decayed(p.decay))
 		}
 		x = g.Sub(x, g.Div(g.Mul(stepSize, m), root))
-		o.output(g, p.suffix, x, m, v)
+		if p.copied > 0 {
+			low = g.Cast(g.Slice(x, 0, x.Size()-p.copied, x.Size()), o.low)
+		}
+		o.output(g, p.suffix, x, m, v, low)
 	}
 	g.Output(devNorm, g.Cast(norm, graph.Float32))
 	g.Output(updated(devStep), g.Where(finite, t, step))
@@ -158,10 +174,18 @@ func (o deviceOptimizer) graph() *graph.Graph {
 	return g
 }
 
-func (o deviceOptimizer) output(g *graph.Graph, suffix string, x, m, v *graph.Value) {
-	g.Output(updated(optParam+suffix), x)
-	g.Output(updated(optMoment1+suffix), m)
-	g.Output(updated(optMoment2+suffix), v)
+func (o deviceOptimizer) output(g *graph.Graph, suffix string, x, m, v, low *graph.Value) {
+	output(g, optParam+suffix, x)
+	output(g, optMoment1+suffix, m)
+	output(g, optMoment2+suffix, v)
+	output(g, optLow+suffix, low)
+}
+
+// output makes v, if it is not nil, what replaces an input.
+func output(g *graph.Graph, input string, v *graph.Value) {
+	if v != nil {
+		g.Output(updated(input), v)
+	}
 }
 
 // sumSquares returns the sum for every chunk.
@@ -174,6 +198,10 @@ func sumSquares(g *graph.Graph, x *graph.Value) *graph.Value {
 
 // optState is the name of the moments in 8 bits: uint8, as [placeQuantized] has them.
 const optState = "state"
+
+// optLow is the name of the copy of the last parameters in low precision. Only our
+// kernels have it as an input, too.
+const optLow = "low"
 
 // quantizedOnDevice is what the kernel for moments in 8 bits needs beside vectors.
 type quantizedOnDevice struct {

@@ -2,8 +2,11 @@ package engine
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -224,12 +227,137 @@ func testLossScaling(t *testing.T, standard bool) {
 	}
 	// A run that has diverged does not go on skipping for ever.
 	setParam(t, half, "head.0.bias", []float32{float32(math.NaN()), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
-	if err := a.push(a.weights, half.params); err != nil {
+	if err := a.push(); err != nil {
 		t.Fatal(err)
 	}
 	set(1.5, 0)
 	if norm := step(); norm-norm == 0 {
 		t.Errorf("the norm of a run that has diverged is %v", norm)
+	}
+}
+
+// TestLowParameters: what products read is at all times the parameters, rounded to
+// the nearest: of a model that was opened, after updates by every optimizer, after
+// one that was skipped, and after a state was loaded.
+func TestLowParameters(t *testing.T) {
+	for _, low := range []graph.Type{graph.Float16, graph.BFloat16} {
+		for _, optimizer := range []string{adamWFused, adamW8bit, "standard operators"} {
+			t.Run(fmt.Sprintf("%v/%s", low, optimizer), func(t *testing.T) { testLowParameters(t, low, optimizer) })
+		}
+	}
+}
+
+func testLowParameters(t *testing.T, low graph.Type, optimizer string) {
+	spec := onHost(t, low)
+	if optimizer == adamW8bit {
+		spec.Training.Optimizer = adamW8bit
+	}
+	spec.Device.Standard = optimizer == "standard operators"
+	spec.Training.DecayAll = spec.Device.Standard
+	e := openEngine(t, spec, false)
+	a, l := e.accelerator, e.layout
+	if have, want := len(a.low.Bytes()), 2*(l.size-l.copied); have != want || l.copied < l.params[0].Size() {
+		t.Fatalf("%d bytes in low precision, want %d: all parameters but the word embeddings", have, want)
+	}
+	bits := func() []uint16 {
+		out := make([]uint16, l.size-l.copied)
+		for i := range out {
+			out[i] = binary.LittleEndian.Uint16(a.low.Bytes()[2*i:])
+		}
+		return out
+	}
+	check := func(when string) []uint16 {
+		t.Helper()
+		got := bits()
+		isNaN := func(x uint16) bool { return x&0x7fff > low.Bits(float32(math.Inf(1))) }
+		for i, x := range e.current(t)[l.copied:] {
+			if want := low.Bits(x); got[i] != want && !(isNaN(got[i]) && isNaN(want)) {
+				t.Fatalf("%s: element %d of the copy of %g is %#04x, want %#04x", when, i, x, got[i], want)
+			}
+		}
+		return got
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	update := func(rate float64, gradient func() float32) {
+		t.Helper()
+		// A CPU does not compute products in bfloat16: gradients come from here.
+		for _, at := range l.offsets {
+			a.gradients.Float32()[at] = gradient()
+		}
+		a.accumulated = 1
+		if _, err := e.Update(context.Background(), rate); err != nil {
+			t.Fatal(err)
+		}
+	}
+	normal := func() float32 { return float32(random.NormFloat64()) }
+
+	opened := check("opened")
+	update(1e-3, normal)
+	if slices.Equal(check("after an update"), opened) {
+		t.Error("an update has changed nothing")
+	}
+	for range 3 {
+		update(1e-3, normal)
+	}
+	saved := check("after four updates")
+	update(1e-3, func() float32 { return float32(math.Inf(1)) })
+	if !slices.Equal(check("after an update that was skipped"), saved) {
+		t.Error("an update that was skipped has changed the copy")
+	}
+	dir := t.TempDir()
+	if err := e.SaveState(context.Background(), dir); err != nil {
+		t.Fatal(err)
+	}
+	update(1e-1, normal)
+	check("after one more")
+	if err := e.LoadState(context.Background(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(check("after loading"), saved) {
+		t.Error("the copy is not that of the state that was loaded")
+	}
+	if low == graph.Float16 {
+		train(t, e, 0, 2)
+		check("after a training")
+	}
+	// Numbers whose rounding is special stay what they are at a rate of 0.
+	special := []float32{1 + 0x1p-11, 1 + 0x3p-11, 1 + 0x1p-8, 1 + 0x3p-8, 2 - 0x1p-20, 65519.99, -65520, 0x1.ffep-15, 0x1p-25, 0x3p-25,
+		-0x1.000002p-25, 0x1p-134, 0x3p-134, 0x1p-149, math.MaxFloat32, 0x1.fefffep127, float32(math.Copysign(0, -1)),
+		float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN()), math.Float32frombits(0xff800001)}
+	for i := range l.params {
+		x := l.slice(e.params.Float32(), i)
+		copy(x, special)
+		copy(x[len(x)/2:], special)
+	}
+	if err := a.push(); err != nil {
+		t.Fatal(err)
+	}
+	check("pushed")
+	update(0, normal)
+	check("after an update at a rate of 0")
+}
+
+// TestLowEvaluation: a model that is only evaluated has parameters in low precision,
+// too.
+func TestLowEvaluation(t *testing.T) {
+	var losses []float64
+	for _, low := range []graph.Type{graph.Float32, graph.Float16} {
+		e, err := open(tinyConfig(t), nil, Spec{Head: tinyHead, Threads: 1, Device: &DeviceSpec{Low: low, Host: true}}, "", func(e *Engine) error {
+			fillRandom(e)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		r, err := e.Evaluate(context.Background(), randomBatch(9, 3, 20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		losses = append(losses, r.Loss)
+	}
+	if off := math.Abs(losses[0] - losses[1]); off == 0 || off > 1e-2*losses[0] {
+		t.Errorf("losses %v, want two that differ by little", losses)
 	}
 }
 
@@ -348,7 +476,11 @@ func TestKernelsOnGPU(t *testing.T) {
 			}
 			const runs = 5
 			byKernel := map[string]int{}
-			grids := map[string]map[int]bool{"dropout": {}, "adamw": {}, "sum_squares": {}}
+			adamw := "adamw"
+			if low.IsLow() {
+				adamw = "adamw_copying"
+			}
+			grids := map[string]map[int]bool{"dropout": {}, adamw: {}, "sum_squares": {}}
 			for _, l := range fakecuda.Launches(t, func() {
 				for step := range runs {
 					if _, err := e.Accumulate(context.Background(), randomBatch(1, 4, 32), step, 0); err != nil {
@@ -371,7 +503,7 @@ func TestKernelsOnGPU(t *testing.T) {
 			// Two parts of the flat vectors; every dropout forward and backward.
 			const captured = 3
 			sites := e.accelerator.programs.entries[programKey{training, 4, 32}].program.graph.Census()[graph.PhiloxDropout]
-			want := map[string]int{"dropout": captured * sites, "adamw": captured * 2, "sum_squares": captured * 2}
+			want := map[string]int{"dropout": captured * sites, adamw: captured * 2, "sum_squares": captured * 2}
 			if diff := cmp.Diff(want, byKernel); diff != "" || sites < 10 {
 				t.Errorf("compute capability %d, %v, %d nodes of dropout: launches (-want +got):\n%s", gpu.capability, low, sites, diff)
 			}
@@ -384,7 +516,7 @@ func TestKernelsOnGPU(t *testing.T) {
 				return grid
 			}
 			wantGrids := map[string]map[int]bool{
-				"adamw":       programs(1024, l.decayed, l.size-l.decayed),
+				adamw:         programs(1024, l.decayed, l.size-l.decayed),
 				"sum_squares": programs(1<<16, l.decayed, l.size-l.decayed),
 				"dropout": programs(1024, 4*32*c.HiddenSize, 4*32*32*c.Heads, // hidden states, attention
 					c.HiddenSize*l.params[l.index["deberta.encoder.rel_embeddings.weight"]].Shape[0], 4*c.HiddenSize), // positions, the pooled rows

@@ -13,6 +13,7 @@ type layout struct {
 	offsets []int          // of params, in elements
 	index   map[string]int // name → position in params
 	decayed int            // elements before this one belong to decayed parameters
+	copied  int            // elements from this one on have a copy in low precision on a device that computes in it
 	size    int            // elements, a multiple of chunk
 }
 
@@ -34,6 +35,9 @@ func newLayout(params []deberta.Param) layout {
 		l.index[p.Name] = i
 		l.offsets[i] = l.size
 		l.size = roundUp(l.size+p.Size(), alignment)
+		if p.Name == deberta.WordEmbeddings {
+			l.copied = l.size // they are looked up in float32, and half of the base model
+		}
 	}
 	l.size = roundUp(l.size, chunk)
 	return l

@@ -72,14 +72,18 @@ func TestPlacement(t *testing.T) {
 			m.Recompute = false
 		}
 		l := newLayout(m.Params())
-		for _, scaled := range []bool{false, true} {
-			o := deviceOptimizer{decayed: l.decayed, size: l.size, weightDecay: 0.01, maxGradNorm: 1, scaled: scaled, adamW: optim.DefaultAdamW()}
-			checkPlacement(t, rt, device, fmt.Sprintf("%s optimizer, scaled: %t", model.name, scaled), o.graph())
+		for _, low := range []graph.Type{graph.Float32, graph.BFloat16, graph.Float16} {
+			o := deviceOptimizer{decayed: l.decayed, size: l.size, low: low, copied: l.copied, weightDecay: 0.01, maxGradNorm: 1,
+				scaled: low == graph.Float16, adamW: optim.DefaultAdamW()}
+			checkPlacement(t, rt, device, fmt.Sprintf("%s %v optimizer", model.name, low), o.graph())
 			o.kernels = kernels
 			quantized := o
 			quantized.quantized = quantizedFor(l, l.decayed)
-			checkPlacement(t, rt, device, fmt.Sprintf("%s optimizer in 8 bits, scaled: %t", model.name, scaled), quantized.graph())
-			checkPlacement(t, rt, device, fmt.Sprintf("%s optimizer with kernels, scaled: %t", model.name, scaled), o.graph())
+			checkPlacement(t, rt, device, fmt.Sprintf("%s %v optimizer in 8 bits", model.name, low), quantized.graph())
+			checkPlacement(t, rt, device, fmt.Sprintf("%s %v optimizer with kernels", model.name, low), o.graph())
+			if low.IsLow() {
+				checkPlacement(t, rt, device, fmt.Sprintf("%s %v copy", model.name, low), rounding(l.size-l.copied, low))
+			}
 		}
 	}
 }

@@ -77,6 +77,9 @@ func (t Type) Size() int {
 	return 0
 }
 
+// IsLow tells whether the type is one of low precision, which products may be in.
+func (t Type) IsLow() bool { return t == Float16 || t == BFloat16 }
+
 // Value is a tensor in a graph: an input, a constant or an output of a node.
 type Value struct {
 	Name  string
@@ -204,6 +207,11 @@ func (g *Graph) Output(name string, v *Value) {
 
 // Inputs returns the inputs that were declared, in order, also unused ones.
 func (g *Graph) Inputs() []*Value { return g.inputs }
+
+// HasInput tells whether the model has an input of this name.
+func (g *Graph) HasInput(name string) bool {
+	return slices.ContainsFunc(g.inputs, func(v *Value) bool { return v.Name == name })
+}
 
 // Float returns a constant with the given shape and elements.
 func (g *Graph) Float(elements []float32, shape ...int) *Value {

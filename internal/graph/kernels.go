@@ -35,14 +35,35 @@ func (g *Graph) SumSquares(x *Value, span int) *Value {
 // AdamW takes a step of the optimizer on the parameters p with gradients grad and
 // moments m and v, vectors of one size. scalars are nine numbers: 1−lr·λ, β₂,
 // 1−β₁, 1−β₂, lr/(1−β₁ᵗ), 1/√(1−β₂ᵗ), ε, a factor of the gradients, and 0 if
-// nothing shall change.
-func (g *Graph) AdamW(p, grad, m, v, scalars *Value) (newP, newM, newV *Value) {
+// nothing shall change. low, which may be nil, is to become the last elements of
+// the new p in low precision.
+func (g *Graph) AdamW(p, grad, m, v, scalars, low *Value) (newP, newM, newV, newLow *Value) {
 	for _, x := range []*Value{grad, m, v} {
 		check(slices.Equal(x.Shape, p.Shape), AdamW, "%v does not fit %v", x, p)
 	}
 	check(scalars.Rank() == 1 && scalars.Size() == 9, AdamW, "%v are not nine scalars", scalars)
-	out := g.apply(AdamW, KernelDomain, []*Value{p, grad, m, v, scalars}, Float32, [][]int{p.Shape, p.Shape, p.Shape})
-	return out[0], out[1], out[2]
+	out := g.optimizer(AdamW, low, []*Value{p, grad, m, v, scalars}, p, m, v)
+	return out[0], out[1], out[2], out[3]
+}
+
+// optimizer applies an operator that replaces values, and low if it is not nil.
+func (g *Graph) optimizer(op string, low *Value, inputs []*Value, replaced ...*Value) []*Value {
+	if low != nil {
+		check(low.Type.IsLow() && low.Rank() == 1 && low.Size() <= inputs[0].Size(), op, "%v is no copy of %v", low, inputs[0])
+		inputs, replaced = append(inputs, low), append(replaced, low)
+	}
+	shapes := make([][]int, len(replaced))
+	for i, v := range replaced {
+		shapes[i] = v.Shape
+	}
+	out := g.apply(op, KernelDomain, inputs, Float32, shapes)
+	for i, v := range replaced {
+		out[i].Type = v.Type
+	}
+	if low == nil {
+		out = append(out, nil)
+	}
+	return out
 }
 
 // State8bit is what [Graph.AdamW8bit] knows of the tensors that it works on: see
@@ -55,9 +76,9 @@ type State8bit struct {
 }
 
 // AdamW8bit is [Graph.AdamW] with moments in 8 bits: state, a uint8 vector, holds
-// them. scalars are nine for each kind of tensor. Both outputs must be bound to
+// them. scalars are nine for each kind of tensor. All outputs must be bound to
 // the memory of the inputs that they replace.
-func (g *Graph) AdamW8bit(p, grad, state, scalars *Value, s State8bit) (newP, newState *Value) {
+func (g *Graph) AdamW8bit(p, grad, state, scalars, low *Value, s State8bit) (newP, newState, newLow *Value) {
 	check(slices.Equal(grad.Shape, p.Shape) && state.Type == Uint8 && scalars.Size()%9 == 0, AdamW8bit, "%v, %v, %v and %v do not fit", p, grad, state, scalars)
 	constant := func(t Type, elements any, shape ...int) *Value {
 		var b bytes.Buffer
@@ -66,8 +87,7 @@ func (g *Graph) AdamW8bit(p, grad, state, scalars *Value, s State8bit) (newP, ne
 		}
 		return g.constant(t, b.Bytes(), product(shape), shape)
 	}
-	out := g.apply(AdamW8bit, KernelDomain, []*Value{p, grad, state, constant(Int32, s.Owners, len(s.Owners)), constant(Int64, s.Tensors, len(s.Tensors), 8),
-		constant(Float32, s.Values, 2, 256), constant(Uint8, s.Cells, 2, 65536), scalars}, Float32, [][]int{p.Shape, state.Shape})
-	out[1].Type = Uint8
-	return out[0], out[1]
+	out := g.optimizer(AdamW8bit, low, []*Value{p, grad, state, constant(Int32, s.Owners, len(s.Owners)), constant(Int64, s.Tensors, len(s.Tensors), 8),
+		constant(Float32, s.Values, 2, 256), constant(Uint8, s.Cells, 2, 65536), scalars}, p, state)
+	return out[0], out[1], out[2]
 }

@@ -19,13 +19,18 @@ var (
 
 // LowerPrecision converts the model, when all of it is there, to mixed
 // precision: products in to, which is Float16 or BFloat16. Inputs and outputs
-// remain float32, and so do parameters: every run rounds them anew.
+// remain float32.
+//
+// Inputs that are in copies, by their names, the caller also has in low precision:
+// where that is read, the model gets an input with the name that copies has for it,
+// in the place of the other if nothing reads that any more. All other inputs that
+// products read are rounded anew in every run.
 //
 // Only operators that ONNX Runtime computes in bfloat16 on a GPU are converted.
 // The fused kernels of [KernelDomain] know float32 alone, but for dropout's.
-func (g *Graph) LowerPrecision(to Type) {
-	check(to == Float16 || to == BFloat16, "LowerPrecision", "%v is not a low precision", to)
-	c := converter{g: g, low: to, values: map[*Value]*Value{}, casts: map[*Value]*Value{}}
+func (g *Graph) LowerPrecision(to Type, copies map[string]string) {
+	check(to.IsLow(), "LowerPrecision", "%v is not a low precision", to)
+	c := converter{g: g, low: to, copies: copies, values: map[*Value]*Value{}, casts: map[*Value]*Value{}}
 	for _, n := range g.live() {
 		c.convert(n)
 	}
@@ -34,14 +39,40 @@ func (g *Graph) LowerPrecision(to Type) {
 	}
 	g.nodes = c.nodes
 	g.segments = nil
+	g.inputs = c.inputs()
 }
 
 type converter struct {
 	g      *Graph
 	low    Type
+	copies map[string]string
 	nodes  []*Node
 	values map[*Value]*Value // float32 values that are computed in low precision
 	casts  map[*Value]*Value // a value → the same in the other precision
+}
+
+// inputs returns the inputs of the model as it has become.
+func (c *converter) inputs() (inputs []*Value) {
+	read := map[*Value]bool{}
+	for _, n := range c.nodes {
+		for _, v := range n.Inputs {
+			read[v] = true
+		}
+	}
+	for _, o := range c.g.outputs {
+		read[o.value] = true
+	}
+	for _, v := range c.g.inputs {
+		low := c.casts[v]
+		copied := low != nil && low.node == nil
+		if read[v] || !copied {
+			inputs = append(inputs, v)
+		}
+		if copied {
+			inputs = append(inputs, low)
+		}
+	}
+	return inputs
 }
 
 func (c *converter) convert(n *Node) {
@@ -109,6 +140,9 @@ func (c *converter) as(v *Value, t Type) *Value {
 	if v.data != nil {
 		return c.g.lowConstant(v, t)
 	}
+	if name, ok := c.copies[v.Name]; ok && v.node == nil && c.casts[v] == nil {
+		c.casts[v] = &Value{Name: name, Type: t, Shape: v.Shape}
+	}
 	if c.casts[v] == nil {
 		n := &Node{Op: "Cast", Inputs: []*Value{have}, Attributes: []Attribute{{"to", t}}}
 		n.Outputs = []*Value{{Name: c.g.newName("cast"), Type: t, Shape: v.Shape, node: n}}
@@ -122,13 +156,18 @@ func (c *converter) as(v *Value, t Type) *Value {
 func (g *Graph) lowConstant(v *Value, t Type) *Value {
 	var data []byte
 	for _, x := range v.floats() {
-		bits := bfloat16(float32(x))
-		if t == Float16 {
-			bits = float16(float32(x))
-		}
-		data = binary.LittleEndian.AppendUint16(data, bits)
+		data = binary.LittleEndian.AppendUint16(data, t.Bits(float32(x)))
 	}
 	return g.intern(&Value{Type: t, Shape: v.Shape, data: data, fill: v.fill})
+}
+
+// Bits returns the number of a low precision that is nearest to x, ties to even.
+func (t Type) Bits(x float32) uint16 {
+	check(t.IsLow(), "Bits", "%v is not a low precision", t)
+	if t == Float16 {
+		return float16(x)
+	}
+	return bfloat16(x)
 }
 
 // bfloat16 rounds to the nearest number with 8 bits of mantissa, ties to even.

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestDropoutRandom: what is dropped is dropped in the gradient, too, the rest
@@ -171,7 +173,7 @@ func TestLowerPrecision(t *testing.T) {
 	want := outputs(t, attentive(false, dropoutRandom, nil))
 	for _, recompute := range []bool{false, true} {
 		g := attentive(recompute, dropoutRandom, nil)
-		g.LowerPrecision(Float16)
+		g.LowerPrecision(Float16, nil)
 		for _, n := range g.nodes {
 			for _, v := range n.Outputs {
 				full := slices.Contains([]string{"Softmax", "LayerNormalization", "ReduceSum", "Exp", "Div"}, n.Op)
@@ -191,6 +193,38 @@ func TestLowerPrecision(t *testing.T) {
 		if !differs {
 			t.Errorf("recompute %t: nothing was rounded", recompute)
 		}
+	}
+}
+
+// TestLowerPrecisionCopies: what is there in low precision is read there, not
+// rounded, and an input that nothing reads any more is gone.
+func TestLowerPrecisionCopies(t *testing.T) {
+	g := New("copies", nil)
+	x, w, both, norm := g.Input("x", Float32, 3, 4), g.Input("w", Float32, 4, 4), g.Input("both", Float32, 4), g.Input("norm", Float32, 4)
+	y := g.LayerNorm(g.Linear(g.Linear(x, w, both), w, both), norm, both, 1e-7)
+	g.Output("y", y)
+	g.Output("same", norm)
+	g.Input("unused", Float32, 1)
+	g.LowerPrecision(BFloat16, map[string]string{"w": "low.w", "both": "low.both", "norm": "low.norm", "unused": "low.unused", y.Name: "low.y"})
+	var inputs []string
+	for _, v := range g.Inputs() {
+		inputs = append(inputs, v.Name+" "+v.Type.String())
+	}
+	want := []string{"x float32", "low.w bfloat16", "both float32", "low.both bfloat16", "norm float32", "unused float32"}
+	if diff := cmp.Diff(want, inputs); diff != "" {
+		t.Errorf("inputs (-want +got):\n%s", diff)
+	}
+	var rounded []string
+	for _, n := range g.nodes {
+		if n.Op == "Cast" && n.Outputs[0].Type == BFloat16 {
+			rounded = append(rounded, n.Inputs[0].Name)
+		}
+	}
+	if diff := cmp.Diff([]string{"x"}, rounded); diff != "" {
+		t.Errorf("what is rounded (-want +got):\n%s", diff)
+	}
+	if !g.HasInput("low.w") || g.HasInput("w") {
+		t.Error("HasInput does not say so")
 	}
 }
 

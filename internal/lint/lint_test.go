@@ -70,7 +70,7 @@ var testImports = map[string][]string{
 	"internal/graph":   {"internal/ort"},   // operators run in ONNX Runtime
 	"internal/deberta": {"internal/ort"},   // golden cases run
 	"internal/optim":   {"internal/checkpoint"},
-	"kernels":          {"internal/dropout", "internal/optim"}, // what the kernels compute, on the CPU
+	"kernels":          {"internal/dropout", "internal/graph", "internal/optim"}, // what the kernels compute, on the CPU
 }
 
 // onlyIn says which package alone may import a library. Each of them has

@@ -63,6 +63,16 @@ static void *scratch;
 static int aligned(const void *address) { return (uintptr_t)address % 16 == 0; }
 static OrtStatus *misaligned(void) { return ops_fail("criteria: an address on the GPU is no multiple of 16"); }
 
+// The kernel of three that is for a type; NULL for one that none is for.
+static const gpu_kernel *of_type(const gpu_kernel *three, int type) {
+  switch (type) {
+  case OPS_FLOAT: return &three[0];
+  case OPS_FLOAT16: return &three[1];
+  case OPS_BFLOAT16: return &three[2];
+  }
+  return NULL;
+}
+
 // --- operators: see operators.go for what they compute ----------------------------
 
 static OrtStatus *philox_dropout(const ops_attributes *a, void *context) {
@@ -75,13 +85,8 @@ static OrtStatus *philox_dropout(const ops_attributes *a, void *context) {
   TRY(ops_input(context, 1, &position, &single));
   TRY(ops_output(context, 0, &shape, &y));
   if (!aligned(x) || !aligned(y) || !aligned(position)) return misaligned();
-  const gpu_kernel *k = a->kernels;
-  switch (type) {
-  case OPS_FLOAT: k += GPU_DROPOUT_FLOAT32; break;
-  case OPS_FLOAT16: k += GPU_DROPOUT_FLOAT16; break;
-  case OPS_BFLOAT16: k += GPU_DROPOUT_BFLOAT16; break;
-  default: return ops_fail("criteria.PhiloxDropout: x must be float32, float16 or bfloat16");
-  }
+  const gpu_kernel *k = of_type(&a->kernels[GPU_DROPOUT], type);
+  if (!k) return ops_fail("criteria.PhiloxDropout: x must be float32, float16 or bfloat16");
   size_t count = ops_elements(&shape);
   uint64_t seed = (uint64_t)a->seed;
   uint32_t threshold = (uint32_t)a->threshold;
@@ -105,6 +110,14 @@ static OrtStatus *sum_squares(const ops_attributes *a, void *context) {
   return launch(k, context, count, ARGUMENTS(&x, &sums, &n));
 }
 
+// ops_open_copy for a kernel, which moves several elements at once.
+static OrtStatus *open_copy(void *context, size_t input, size_t output, size_t elements, ops_copy *c) {
+  TRY(ops_open_copy(context, input, output, elements, c));
+  if (!aligned(c->data)) return misaligned();
+  if (elements > INT_MAX || c->first % 16) return ops_fail("criteria: a copy does not begin at a multiple of 16");
+  return NULL;
+}
+
 static OrtStatus *adamw(const ops_attributes *a, void *context) {
   const void *in[5];
   float *out[3];
@@ -120,9 +133,15 @@ static OrtStatus *adamw(const ops_attributes *a, void *context) {
   for (size_t i = 0; i < 3; i++) TRY(ops_output(context, i, &shape, &out[i]));
   for (size_t i = 0; i < 5; i++)
     if (!aligned(in[i]) || (i < 3 && !aligned(out[i]))) return misaligned();
-  int32_t n = (int32_t)count;
-  return launch(&a->kernels[GPU_ADAMW], context, count,
-                ARGUMENTS(&in[0], &in[1], &in[2], &in[3], &in[4], &out[0], &out[1], &out[2], &n));
+  const gpu_kernel *kernels = &a->kernels[GPU_ADAMW];
+  ops_copy copy;
+  TRY(open_copy(context, 5, 3, count, &copy));
+  int32_t n = (int32_t)count, first = (int32_t)copy.first;
+  if (!copy.data)
+    return launch(kernels, context, count,
+                  ARGUMENTS(&in[0], &in[1], &in[2], &in[3], &in[4], &out[0], &out[1], &out[2], &n));
+  return launch(of_type(kernels, copy.type), context, count,
+                ARGUMENTS(&in[0], &in[1], &in[2], &in[3], &in[4], &out[0], &out[1], &out[2], &copy.data, &first, &n));
 }
 
 static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
@@ -134,11 +153,18 @@ static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
     if (!aligned(in[i])) return misaligned();
   TRY(ops_output(context, 0, &shapes[0], &out[0]));
   TRY(ops_output(context, 1, &shapes[2], &out[1]));
-  if (out[0] != in[0] || out[1] != in[2]) return ops_fail("criteria.AdamW8bit: p and state are not updated in place");
+  const gpu_kernel *kernels = &a->kernels[GPU_ADAMW8BIT];
+  ops_copy copy;
+  TRY(open_copy(context, 8, 2, ops_elements(&shapes[0]), &copy));
+  if (out[0] != in[0] || out[1] != in[2] || copy.data != copy.old)
+    return ops_fail("criteria.AdamW8bit: p, state and copy are not updated in place");
   size_t blocks = ops_elements(&shapes[3]);
-  int32_t n = (int32_t)blocks;
-  return launch(&a->kernels[GPU_ADAMW8BIT], context, blocks,
-                ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &n));
+  int32_t n = (int32_t)blocks, first = (int32_t)copy.first;
+  if (!copy.data)
+    return launch(kernels, context, blocks,
+                  ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &n));
+  return launch(of_type(kernels, copy.type), context, blocks,
+                ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &copy.data, &first, &n));
 }
 
 // --- modules --------------------------------------------------------------------

@@ -19,7 +19,12 @@ import (
 
 // kernelNames are the kernels of package kernels that operators launch, in the
 // order of the constants in gpu.h.
-var kernelNames = [C.GPU_KERNELS]string{"dropout_float32", "dropout_float16", "dropout_bfloat16", "sum_squares", "adamw", "adamw8bit"}
+var kernelNames = [C.GPU_KERNELS]string{
+	"dropout_float32", "dropout_float16", "dropout_bfloat16",
+	"sum_squares",
+	"adamw", "adamw_float16", "adamw_bfloat16",
+	"adamw8bit", "adamw8bit_float16", "adamw8bit_bfloat16",
+}
 
 // deviceOperators are the operators that those kernels compute.
 var deviceOperators = []string{"AdamW", "AdamW8bit", "PhiloxDropout", "SumSquares"}

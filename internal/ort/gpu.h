@@ -7,15 +7,14 @@
 
 #include "api.h"
 
-// The kernels, in the order of kernelNames in gpu.go.
+// The kernels, in the order of kernelNames in gpu.go. Of each [3] there is one for
+// float32, float16 and bfloat16.
 enum {
-  GPU_DROPOUT_FLOAT32,
-  GPU_DROPOUT_FLOAT16,
-  GPU_DROPOUT_BFLOAT16,
-  GPU_SUM_SQUARES,
-  GPU_ADAMW,
-  GPU_ADAMW8BIT,
-  GPU_KERNELS
+  GPU_DROPOUT, // [3]
+  GPU_SUM_SQUARES = GPU_DROPOUT + 3,
+  GPU_ADAMW,                     // [3]: float32 is without a copy
+  GPU_ADAMW8BIT = GPU_ADAMW + 3, // [3]: the same
+  GPU_KERNELS = GPU_ADAMW8BIT + 3
 };
 
 typedef struct gpu_kernel {

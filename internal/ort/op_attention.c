@@ -436,20 +436,20 @@ static OrtStatus *attention_grad_shapes(const ops_attributes *a, const ops_shape
 
 ops_operator ops_attention = {.name = "Attention",
                               .inputs = "fffiB",
-                              .outputs = 1,
+                              .outputs = "f",
                               .create = read_attributes,
                               .run = attention,
                               .shapes = attention_shapes};
 ops_operator ops_attention_probs = {.name = "AttentionProbs",
                                     .inputs = "fffiB",
-                                    .outputs = 2,
+                                    .outputs = "ff",
                                     .ints = {{"heads", offsetof(ops_attributes, heads)}},
                                     .create = read_attributes,
                                     .run = attention_probs,
                                     .shapes = attention_probs_shapes};
 ops_operator ops_attention_grad = {.name = "AttentionGrad",
                                    .inputs = "fffffiB",
-                                   .outputs = 2,
+                                   .outputs = "ff",
                                    .create = read_attributes,
                                    .run = attention_grad,
                                    .shapes = attention_grad_shapes};

@@ -4,6 +4,7 @@
 // they are as plain as can be.
 
 #include <math.h>
+#include <string.h>
 
 #include "ops.h"
 
@@ -63,7 +64,7 @@ static OrtStatus *read_dropout(const void *info, ops_attributes *a) {
 
 ops_operator ops_philox_dropout = {.name = "PhiloxDropout",
                                    .inputs = "ai",
-                                   .outputs = 1,
+                                   .outputs = "a",
                                    .in_place = 1,
                                    .create = read_dropout,
                                    .run = philox_dropout,
@@ -101,13 +102,57 @@ static OrtStatus *span_shapes(const ops_attributes *a, const ops_shape *in, size
 
 ops_operator ops_sum_squares = {.name = "SumSquares",
                                 .inputs = "f",
-                                .outputs = 1,
+                                .outputs = "f",
                                 .ints = {{"span", offsetof(ops_attributes, span)}},
                                 .create = read_span,
                                 .run = sum_squares,
                                 .shapes = span_shapes};
 
-// --- AdamW(p, g, m, v, scalars [9]) → p, m, v -------------------------------------------------
+// --- copies of parameters in low precision ----------------------------------------------------
+
+OrtStatus *ops_open_copy(void *context, size_t input, size_t output, size_t elements, ops_copy *c) {
+  ops_shape shape;
+  float *data;
+  *c = (ops_copy){.first = elements};
+  TRY(ops_input(context, input, &c->old, &shape));
+  if (!c->old) return NULL;
+  TRY(ops_type(context, input, &c->type));
+  if (c->type != OPS_FLOAT16 && c->type != OPS_BFLOAT16) return ops_fail("criteria: a copy must be float16 or bfloat16");
+  if (ops_elements(&shape) > elements) return ops_fail("criteria: a copy is larger than what it is of");
+  TRY(ops_output(context, output, &shape, &data));
+  c->data = (uint16_t *)data;
+  c->first = elements - ops_elements(&shape);
+  return NULL;
+}
+
+static uint32_t bits_of(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+// Both round to the nearest, ties to even.
+static uint16_t bfloat16(float x) {
+  uint32_t bits = bits_of(x);
+  if (x != x) return (uint16_t)(bits >> 16 | 0x40);
+  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static uint16_t float16(float x) {
+  uint16_t sign = (uint16_t)(bits_of(x) >> 16 & 0x8000);
+  float size = fabsf(x);
+  if (x != x) return sign | 0x7e00;
+  if (size >= 65520) return sign | 0x7c00; // halfway from the largest number to the next
+  if (size < 0x1p-14f) return sign | (uint16_t)nearbyintf(size * 0x1p24f); // subnormal: multiples of 2⁻²⁴
+  uint32_t bits = bits_of(size) - ((127 - 15) << 23); // the exponent as float16 has it
+  return sign | (uint16_t)((bits + 0xfff + (bits >> 13 & 1)) >> 13);
+}
+
+static void copy_element(const ops_copy *c, size_t i, float x) {
+  if (i >= c->first) c->data[i - c->first] = c->type == OPS_FLOAT16 ? float16(x) : bfloat16(x);
+}
+
+// --- AdamW(p, g, m, v, scalars [9][, copy]) → p, m, v[, copy] ---------------------------------
 
 static void step(float *p, float *m, float *v, float g, const float *s) {
   g *= s[7];
@@ -132,22 +177,26 @@ static OrtStatus *adamw(const ops_attributes *a, void *context) {
   TRY(ops_output(context, 1, &shape, &new_m));
   TRY(ops_output(context, 2, &shape, &new_v));
   size_t n = ops_elements(&shape);
+  ops_copy copy;
+  TRY(ops_open_copy(context, 5, 3, n, &copy));
   for (size_t i = 0; i < n; i++) {
     new_p[i] = p[i], new_m[i] = m[i], new_v[i] = v[i];
     if (s[8] != 0) step(&new_p[i], &new_m[i], &new_v[i], g[i], s);
+    copy_element(&copy, i, new_p[i]);
   }
   return NULL;
 }
 
 static OrtStatus *adamw_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
-  (void)a, (void)inputs;
+  (void)a;
   out[0] = out[1] = out[2] = in[0];
+  if (inputs > 5) out[3] = in[5];
   return NULL;
 }
 
-ops_operator ops_adamw = {.name = "AdamW", .inputs = "fffff", .outputs = 3, .run = adamw, .shapes = adamw_shapes};
+ops_operator ops_adamw = {.name = "AdamW", .inputs = "fffffA", .outputs = "fffA", .run = adamw, .shapes = adamw_shapes};
 
-// --- AdamW8bit(p, g, state, owners, tensors, values, cells, scalars) → p, state -----------------
+// --- AdamW8bit(p, g, state, owners, tensors, values, cells, scalars[, copy]) → p, state[, copy] ---
 
 static uint8_t quantise(float x, float largest, const uint8_t *cells) {
   if (!(largest > 0)) return 0;
@@ -164,7 +213,10 @@ static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
   for (size_t i = 0; i < 8; i++) TRY(ops_input(context, i, &in[i], &shapes[i]));
   TRY(ops_output(context, 0, &shapes[0], &out[0]));
   TRY(ops_output(context, 1, &shapes[2], &out[1]));
-  if (out[0] != in[0] || out[1] != in[2]) return ops_fail("criteria.AdamW8bit: p and state are not updated in place");
+  ops_copy copy;
+  TRY(ops_open_copy(context, 8, 2, ops_elements(&shapes[0]), &copy));
+  if (out[0] != in[0] || out[1] != in[2] || copy.data != copy.old)
+    return ops_fail("criteria.AdamW8bit: p, state and copy are not updated in place");
   const float *g = in[1], *values = in[5];
   uint8_t *codes = (uint8_t *)out[1];
   const int32_t *owners = in[3];
@@ -177,8 +229,12 @@ static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
     int64_t k = b - t[0], from = k * block_size, n = t[2] - from < block_size ? t[2] - from : block_size;
     float *p = out[0] + t[1] + from, *floats1 = out[1] + t[3], *floats2 = out[1] + t[4];
     const float *grad = g + t[1] + from;
+    size_t at = (size_t)(t[1] + from);
     if (t[5] < 0) {
-      for (int64_t i = 0; i < n; i++) step(&p[i], &floats1[from + i], &floats2[from + i], grad[i], s);
+      for (int64_t i = 0; i < n; i++) {
+        step(&p[i], &floats1[from + i], &floats2[from + i], grad[i], s);
+        copy_element(&copy, at + (size_t)i, p[i]);
+      }
       continue;
     }
     uint8_t *codes1 = codes + t[5] + from, *codes2 = codes + t[6] + from;
@@ -187,6 +243,7 @@ static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
       m[i] = values[codes1[i]] * floats1[k];
       v[i] = values[256 + codes2[i]] * floats2[k];
       step(&p[i], &m[i], &v[i], grad[i], s);
+      copy_element(&copy, at + (size_t)i, p[i]);
       largest1 = fmaxf(largest1, fabsf(m[i]));
       largest2 = fmaxf(largest2, v[i]);
     }
@@ -200,11 +257,12 @@ static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
 }
 
 static OrtStatus *adamw8bit_shapes(const ops_attributes *a, const ops_shape *in, size_t inputs, ops_shape *out) {
-  (void)a, (void)inputs;
+  (void)a;
   out[0] = in[0];
   out[1] = in[2];
+  if (inputs > 8) out[2] = in[8];
   return NULL;
 }
 
 ops_operator ops_adamw8bit = {
-    .name = "AdamW8bit", .inputs = "ffujifuf", .outputs = 2, .bytes = 1, .run = adamw8bit, .shapes = adamw8bit_shapes};
+    .name = "AdamW8bit", .inputs = "ffujifufA", .outputs = "fuA", .run = adamw8bit, .shapes = adamw8bit_shapes};

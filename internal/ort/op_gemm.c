@@ -109,7 +109,7 @@ static OrtStatus *create(const void *info, ops_attributes *t) {
 ops_operator ops_gemm = {
     .name = "Gemm",
     .inputs = "ffF",
-    .outputs = 1,
+    .outputs = "f",
     .ints = {{"transA", offsetof(ops_attributes, trans_a)}, {"transB", offsetof(ops_attributes, trans_b)}},
     .create = create,
     .run = gemm,
@@ -193,7 +193,7 @@ static OrtStatus *need_blas(const void *info, ops_attributes *t) {
 
 ops_operator ops_linear_grad = {.name = "LinearGrad",
                                 .inputs = "ffff",
-                                .outputs = 2,
+                                .outputs = "ff",
                                 .create = need_blas,
                                 .run = linear_grad,
                                 .shapes = linear_grad_shapes};

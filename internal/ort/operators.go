@@ -39,11 +39,13 @@ import (
 //	                                        (i/4, site, position) and key seed is not below threshold,
 //	                                        else 0; x may be float16 or bfloat16 on a GPU
 //	SumSquares(x [n]; span) → [n/span]      a sum of squares for every span elements
-//	AdamW(p, g, m, v, scalars [9]) → p, m, v
+//	AdamW(p, g, m, v, scalars [9][, copy]) → p, m, v[, copy]
 //	                                        scalars: 1-lr·λ, β₂, 1-β₁, 1-β₂, lr/(1-β₁ᵗ), 1/√(1-β₂ᵗ), ε,
-//	                                        the factor of g, and whether to take the step at all
+//	                                        the factor of g, and whether to take the step at all;
+//	                                        copy, float16 or bfloat16: the last elements of the new p
 //	AdamW8bit(p, g, state uint8, owners int32, tensors int64 [.., 8], values [2, 256], cells uint8 [2, 65536],
-//	          scalars [.., 9]) → p, state   the same in place, with moments in 8 bits; see kernels/kernels.py
+//	          scalars [.., 9][, copy]) → p, state[, copy]
+//	                                        the same in place, with moments in 8 bits; see kernels/kernels.py
 const Domain = "criteria"
 
 var fusedOperators = []string{"DropoutMask", "GeluGrad", "LayerNormGrad", "Skew", "SoftmaxGrad", "Unskew"}

@@ -1,5 +1,6 @@
 #include "ops.h"
 
+#include <ctype.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,10 +102,10 @@ static const char *get_provider(const ops_custom_op *op) {
   return of(op)->kernels ? "CUDAExecutionProvider" : "CPUExecutionProvider";
 }
 static size_t input_count(const ops_custom_op *op) { return strlen(of(op)->inputs); }
-static int input_type(const ops_custom_op *op, size_t i) {
-  switch (of(op)->inputs[i]) {
+static int optional(char letter) { return letter < 'a'; }
+static int type_of(char letter) {
+  switch (tolower(letter)) {
   case 'b':
-  case 'B':
     return OPS_BOOL;
   case 'i':
     return OPS_INT64;
@@ -117,14 +118,12 @@ static int input_type(const ops_custom_op *op, size_t i) {
   }
   return OPS_FLOAT;
 }
-static int input_characteristic(const ops_custom_op *op, size_t i) { return of(op)->inputs[i] < 'a'; } // 1: optional
-static size_t output_count(const ops_custom_op *op) { return of(op)->outputs; }
-static int is_bytes(const ops_operator *op, size_t i) { return i > 0 && i == (size_t)op->bytes; }
-static int output_type(const ops_custom_op *op, size_t i) {
-  if (is_bytes(of(op), i)) return OPS_UINT8;
-  return strchr(of(op)->inputs, 'a') ? OPS_ANY : OPS_FLOAT;
-}
-static int zero_of(const ops_custom_op *op, size_t i) { // output characteristic: required; input memory: default
+static int input_type(const ops_custom_op *op, size_t i) { return type_of(of(op)->inputs[i]); }
+static int input_characteristic(const ops_custom_op *op, size_t i) { return optional(of(op)->inputs[i]); }
+static size_t output_count(const ops_custom_op *op) { return strlen(of(op)->outputs); }
+static int output_type(const ops_custom_op *op, size_t i) { return type_of(of(op)->outputs[i]); }
+static int output_characteristic(const ops_custom_op *op, size_t i) { return optional(of(op)->outputs[i]); }
+static int default_memory(const ops_custom_op *op, size_t i) {
   (void)op, (void)i;
   return 0;
 }
@@ -181,21 +180,23 @@ static OrtStatus *infer(const ops_custom_op *op, void *context) {
   enum { most_inputs = 10, most_outputs = 5 };
   ops_shape in[most_inputs], out[most_outputs];
   size_t count;
-  int type = OPS_FLOAT;
+  int any = OPS_ANY; // the type of the input that may have any; OPS_ANY: it is missing
   TRY(ORTX_CALL(ShapeInferContext_GetInputCount, OrtStatus *, (void *, size_t *), (context, &count)));
   for (size_t i = 0; i < count && i < most_inputs; i++) {
     void *info; // belongs to the context
     TRY(ORTX_CALL(ShapeInferContext_GetInputTypeShape, OrtStatus *, (void *, size_t, void **), (context, i, &info)));
     TRY(read_shape(info, &in[i]));
-    if (self->inputs[i] == 'a')
-      TRY(ORTX_CALL(GetTensorElementType, OrtStatus *, (const void *, int *), (info, &type)));
+    if (type_of(self->inputs[i]) == OPS_ANY)
+      TRY(ORTX_CALL(GetTensorElementType, OrtStatus *, (const void *, int *), (info, &any)));
   }
   TRY(self->shapes(&attributes, in, count, out));
-  for (size_t i = 0; i < self->outputs; i++) {
+  for (size_t i = 0; self->outputs[i]; i++) {
+    int type = type_of(self->outputs[i]);
+    if (type == OPS_ANY) type = any;
+    if (type == OPS_ANY) continue;
     void *info;
     TRY(ORTX_CALL(CreateTensorTypeAndShapeInfo, OrtStatus *, (void **), (&info)));
-    int element = is_bytes(self, i) ? OPS_UINT8 : type;
-    OrtStatus *s = ORTX_CALL(SetTensorElementType, OrtStatus *, (void *, int), (info, element));
+    OrtStatus *s = ORTX_CALL(SetTensorElementType, OrtStatus *, (void *, int), (info, type));
     if (!s) s = ORTX_CALL(SetDimensions, OrtStatus *, (void *, const int64_t *, size_t), (info, out[i].dims, out[i].rank));
     if (!s)
       s = ORTX_CALL(ShapeInferContext_SetOutputTypeShape, OrtStatus *, (void *, size_t, void *), (context, i, info));
@@ -224,8 +225,8 @@ static void fill(ops_operator *op) {
       .output_count = output_count,
       .destroy_kernel = destroy_kernel,
       .input_characteristic = input_characteristic,
-      .output_characteristic = zero_of,
-      .input_memory = zero_of,
+      .output_characteristic = output_characteristic,
+      .input_memory = default_memory,
       .variadic_input_arity = one,
       .variadic_input_homogeneous = one,
       .variadic_output_arity = one,

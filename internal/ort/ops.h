@@ -65,11 +65,10 @@ typedef struct ops_custom_op {
 typedef struct ops_operator {
   ops_custom_op base; // filled by ops.c; must be first
   const char *name;
-  const char *inputs; // a letter per input: f float, b bool, i int64, j int32, u uint8; a capital may be missing;
-                      // a: any type
-  size_t outputs;     // float, or of the type of input a
-  int bytes;          // number of the output that is uint8; 0: none
-  int in_place;       // the first output may take the first input's memory
+  const char *inputs;  // a letter per input: f float, b bool, i int64, j int32, u uint8, a any type;
+                       // a capital may be missing
+  const char *outputs; // likewise: a has the type of input a; A is there if input A is
+  int in_place;        // the first output may take the first input's memory
   struct {
     const char *name;
     size_t offset; // in ops_attributes
@@ -105,6 +104,17 @@ OrtStatus *ops_type(void *context, size_t i, int *type); // of an input's elemen
 // Calls task(arg, 0 … count-1) on the session's threads. The cut into tasks must
 // depend on shapes alone: then no result depends on the number of threads.
 OrtStatus *ops_parallel(void *context, void (*task)(void *arg, size_t i), size_t count, void *arg);
+
+// A copy in low precision of the last elements of a vector: an operator's input that
+// its output replaces. Without one, data is NULL and first is behind the vector.
+typedef struct {
+  const void *old; // the input
+  uint16_t *data;  // the output
+  size_t first;    // element of the vector that the copy begins with
+  int type;        // OPS_FLOAT16 or OPS_BFLOAT16
+} ops_copy;
+
+OrtStatus *ops_open_copy(void *context, size_t input, size_t output, size_t elements, ops_copy *c);
 
 OrtStatus *ops_float_attribute(const void *info, const char *name, float *value);
 OrtStatus *ops_int_attribute(const void *info, const char *name, int64_t *value);

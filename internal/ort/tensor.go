@@ -12,12 +12,14 @@ type DType int
 
 // The element types that tensors may have.
 const (
-	Float32 DType = 1
-	Uint8   DType = 2
-	Int32   DType = 6
-	Int64   DType = 7
-	Bool    DType = 9
-	Float64 DType = 11
+	Float32  DType = 1
+	Uint8    DType = 2
+	Int32    DType = 6
+	Int64    DType = 7
+	Bool     DType = 9
+	Float16  DType = 10
+	Float64  DType = 11
+	BFloat16 DType = 16
 )
 
 func (t DType) String() string {
@@ -32,8 +34,12 @@ func (t DType) String() string {
 		return "int64"
 	case Bool:
 		return "bool"
+	case Float16:
+		return "float16"
 	case Float64:
 		return "float64"
+	case BFloat16:
+		return "bfloat16"
 	}
 	return fmt.Sprintf("DType(%d)", int(t))
 }
@@ -45,6 +51,8 @@ func (t DType) Size() int {
 		return 4
 	case Int64, Float64:
 		return 8
+	case Float16, BFloat16:
+		return 2
 	case Uint8, Bool:
 		return 1
 	}
