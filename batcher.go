@@ -246,7 +246,7 @@ func (b *batcher) take() []waitingPair {
 }
 
 // Lengths are computed in steps of lengthStep tokens by the default engine.
-const lengthStep = 32
+const lengthStep = 16
 
 // company returns the indices of at most size pairs that make a batch: the first
 // one and those nearest to it in length, as long as no more than a quarter of

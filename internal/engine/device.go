@@ -247,7 +247,7 @@ func (a *accelerator) program(k kind, b Batch) (*deviceProgram, error) {
 	if err := a.check(b); err != nil {
 		return nil, err
 	}
-	key := programKey{k, roundRows(b.Rows), roundUp(b.Length, lengthStep)}
+	key := programKey{k, roundRows(b.Rows), roundUp(b.Length, deviceLengthStep)}
 	if p, ok := a.programs.get(key); ok {
 		return p, nil
 	}

@@ -45,8 +45,12 @@ type batchTensors struct {
 	weights, loss, logits ort.Tensor
 }
 
-// lengthStep is what lengths are rounded up to: few shapes, little padding.
-const lengthStep = 32
+// Lengths are rounded up to multiples of lengthStep: few shapes, little padding.
+// On a device, whose kernels work on larger tiles, it is deviceLengthStep.
+const (
+	lengthStep       = 16
+	deviceLengthStep = 32
+)
 
 // program returns the compiled graph for a batch, which it compiles when the
 // shape is met for the first time, or again after a long time.

@@ -38,8 +38,8 @@ func (b *bench) epoch() error {
 	lengths := realLengths(epochPairs)
 	var ours, dynamic, fixed []shape
 	for _, plan := range data.Batches(lengths, batchSize, 1, 1, 1) {
-		// The engine fills lengths up to a multiple of 32.
-		ours = append(ours, shape{len(plan.Indices), (plan.Length + 31) / 32 * 32})
+		// The engine fills lengths up to a multiple of 16.
+		ours = append(ours, shape{len(plan.Indices), (plan.Length + 15) / 16 * 16})
 	}
 	order := rand.New(rand.NewPCG(7, 8)).Perm(len(lengths))
 	for batch := range slices.Chunk(order, batchSize) {
