@@ -27,36 +27,67 @@ func nativeThreads(t *testing.T) int {
 	return len(entries) - pprof.Lookup("threadcreate").Count()
 }
 
-// TestOneThreadPool: trainers and classifiers side by side share one pool of
-// threads, and compute what they compute one after the other. Threads of other
-// tests must not be counted, so this has a process of its own.
-func TestOneThreadPool(t *testing.T) {
+// inOwnProcess reports whether the test runs in a process of its own, where no other
+// test has threads. If it does not, it is run in one.
+func inOwnProcess(t *testing.T) bool {
+	t.Helper()
 	const child = "CRITERIA_TEST_THREADS"
-	if os.Getenv(child) == "" {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOneThreadPool$", "-test.v")
-		cmd.Env = append(os.Environ(), child+"=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
+	if os.Getenv(child) != "" {
+		return true
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), child+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	return false
+}
+
+// trainBriefly trains the sample's model for a little while.
+func trainBriefly(t *testing.T, data *criteria.Dataset, seed uint64, opts ...criteria.TrainerOption) (*criteria.Result, error) {
+	checkpoint, err := filepath.Abs("testdata/sample/tiny-deberta")
+	if err != nil {
+		return nil, err
+	}
+	config := criteria.DefaultConfig()
+	config.Train.Epochs, config.Train.BatchSize, config.Train.Seed = 2, 4, seed
+	config.Model.Tokenizer.MaxLength = 96
+	trainer, err := criteria.NewTrainer(append([]criteria.TrainerOption{criteria.WithConfig(config), criteria.WithCheckpoint(checkpoint),
+		criteria.WithDataset(data), criteria.WithOutputDir(t.TempDir())}, opts...)...)
+	if err != nil {
+		return nil, err
+	}
+	return trainer.Run(t.Context())
+}
+
+// TestThreadPoolOfAnySize: a model has one pool of the threads that were asked for,
+// however many graphs it has.
+func TestThreadPoolOfAnySize(t *testing.T) {
+	if !inOwnProcess(t) {
+		return
+	}
+	data := fakes.Dataset(16, 3, 3, 1)
+	most := func(threads int) int {
+		return mostThreads(t, func() {
+			if _, err := trainBriefly(t, data, 1, criteria.WithThreads(threads)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	const many = 9 // more than the machine has, or fewer
+	if one, all := most(1), most(many); all-one > many-1 {
+		t.Errorf("%d threads beside those of Go with WithThreads(%d), %d with WithThreads(1)", all, many, one)
+	}
+}
+
+// TestOneThreadPool: trainers and classifiers side by side share one pool of
+// threads, and compute what they compute one after the other.
+func TestOneThreadPool(t *testing.T) {
+	if !inOwnProcess(t) {
 		return
 	}
 	const trainers, classifiers = 3, 2
-	checkpoint, err := filepath.Abs("testdata/sample/tiny-deberta")
-	if err != nil {
-		t.Fatal(err)
-	}
 	data := fakes.Dataset(16, 3, 3, 1)
-	train := func(ctx context.Context, seed uint64) (*criteria.Result, error) {
-		config := criteria.DefaultConfig()
-		config.Train.Epochs, config.Train.BatchSize, config.Train.Seed = 2, 4, seed
-		config.Model.Tokenizer.MaxLength = 96
-		trainer, err := criteria.NewTrainer(criteria.WithConfig(config), criteria.WithCheckpoint(checkpoint),
-			criteria.WithDataset(data), criteria.WithOutputDir(t.TempDir()))
-		if err != nil {
-			return nil, err
-		}
-		return trainer.Run(ctx)
-	}
 	var pairs []criteria.Pair
 	for _, e := range data.Train {
 		pairs = append(pairs, e.Pair)
@@ -79,7 +110,7 @@ func TestOneThreadPool(t *testing.T) {
 	var first *criteria.Result
 	work := func(i int) (o outcome, err error) {
 		if i < trainers {
-			r, err := train(t.Context(), uint64(i))
+			r, err := trainBriefly(t, data, uint64(i))
 			if err != nil {
 				return o, err
 			}
@@ -94,6 +125,7 @@ func TestOneThreadPool(t *testing.T) {
 	var want, got [trainers + classifiers]outcome
 	alone := mostThreads(t, func() {
 		for i := range want {
+			var err error
 			if want[i], err = work(i); err != nil {
 				t.Fatal(err)
 			}

@@ -111,7 +111,7 @@ func Open(ctx context.Context, spec Spec, library string) (*Engine, error) {
 
 // open makes an engine whose parameters, all 0 at first, fill sets.
 func open(config deberta.Config, raw []byte, spec Spec, library string, fill func(*Engine) error) (_ *Engine, err error) {
-	rt, err := ort.Acquire(ort.Options{Library: library, CUDA: spec.Device != nil && !spec.Device.Host})
+	rt, err := ort.Acquire(ort.Options{Library: library, CUDA: spec.Device != nil && !spec.Device.Host, Threads: spec.Threads})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package ort
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -18,6 +19,7 @@ type Options struct {
 	Library string // ONNX Runtime, a file or folder; empty: see FindLibrary
 	CUDA    bool   // look for a library with a CUDA provider; see FindCUDALibrary
 	BLAS    string // BLAS for matrix products, a file or folder, or NoBLAS; empty: see FindBLAS
+	Threads int    // size of the shared pool, if this reference is the first; 0: DefaultThreads
 }
 
 // RuntimeInfo describes the runtime in use.
@@ -70,10 +72,11 @@ func DefaultThreads() int {
 // has initialised onnxruntime_go already, its environment is borrowed: used as
 // it is and never destroyed.
 //
-// All sessions share one pool of [DefaultThreads] threads, so that several
-// trainers in a process do not fight for the cores, and one memory arena, so
-// that their memory is about that of the largest and not the sum of all. (In a
-// borrowed environment each session has its own threads.)
+// All sessions that do not ask for another number of threads share one pool, of
+// the size that the first reference asked for, so that several trainers in a
+// process do not fight for the cores, and all share one memory arena, so that
+// their memory is about that of the largest and not the sum of all. (In a borrowed
+// environment each session has its own threads.)
 //
 // A library that is missing, or older than [MinVersion], or another one than
 // the process already uses, is a [*RuntimeError]. A BLAS that was not asked for
@@ -160,7 +163,7 @@ func openEnvironment(opts Options) error {
 	if !borrowed {
 		// The environment is created twice on purpose: our call decides on the
 		// shared threads, the one of the binding then only takes a reference.
-		info.Threads = DefaultThreads()
+		info.Threads = cmp.Or(opts.Threads, DefaultThreads())
 		if pool, err = createEnvironment(info.Threads); err != nil {
 			return err
 		}

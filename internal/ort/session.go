@@ -42,7 +42,7 @@ func (o Optimization) level() (binding.GraphOptimizationLevel, error) {
 // training wants.
 type SessionOptions struct {
 	// Threads is the number of threads that work on one operator. 0, or the size
-	// of the runtime's shared pool: that pool. Any other number: a pool of the
+	// of the runtime's shared pool (see [Options]): that pool. Any other number: a pool of the
 	// session's own, whose threads sleep while the session does not run, so that
 	// many sessions do not fight for the cores. 1: the caller's thread alone.
 	Threads int
