@@ -27,6 +27,13 @@ func newEncodedSplit(s namedSplit, e Encodings, weights [2]float32, c TokenizerC
 	return split, nil
 }
 
+// A pendingSplit is a split that is being tokenized.
+type pendingSplit struct {
+	done  chan struct{} // closed when split or err is there
+	split *encodedSplit
+	err   error
+}
+
 func lengths(e Encodings) []int {
 	n := make([]int, e.Len())
 	for i := range n {

@@ -60,3 +60,15 @@ func TestFeedStops(t *testing.T) {
 		f.stop()
 	}
 }
+
+// In the background our tokenizer takes one core; what others take is theirs.
+func TestInBackground(t *testing.T) {
+	own := &textTokenizer{workers: 4}
+	if quiet, ok := inBackground(own).(*textTokenizer); !ok || quiet.workers != 1 || own.workers != 4 {
+		t.Errorf("%+v of %+v; want one with 1 worker, and that as it was", quiet, own)
+	}
+	injected := struct{ Tokenizer }{}
+	if got := inBackground(injected); got != injected {
+		t.Errorf("%v, want the injected one", got)
+	}
+}

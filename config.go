@@ -69,7 +69,7 @@ type DataConfig struct {
 
 // DataLoaderConfig says how the data are prepared.
 type DataLoaderConfig struct {
-	NumWorkers        int  `yaml:"num_workers"`        // goroutines that tokenize; 0: one per processor; default 4
+	NumWorkers        int  `yaml:"num_workers"`        // goroutines that tokenize the training split, one the others; 0: one per processor; default 4
 	PinMemory         bool `yaml:"pin_memory"`         // GPU only; default true
 	PersistentWorkers bool `yaml:"persistent_workers"` // without effect: texts are tokenized once per run; default true
 }

@@ -364,19 +364,9 @@ func (r *run) replay(ctx context.Context) (err error) {
 	if r.engine == nil {
 		r.engine = engineOn(r.cfg.Device)
 	}
-	if r.tokenizer == nil {
-		dir := filepath.Join(r.outputDir, bestModelDir)
-		if r.tokenizer, err = openTokenizer(dir, r.cfg.Model.Tokenizer, r.cfg.Data.DataLoader.NumWorkers); err != nil {
-			return err
-		}
-		closers.add(r.tokenizer.Close)
-	}
-	for _, s := range r.data.splits() {
-		if s.phase == PhaseTest {
-			if r.test, err = r.encode(ctx, s); err != nil {
-				return err
-			}
-		}
+	model := filepath.Join(r.outputDir, bestModelDir)
+	if err := r.tokenize(ctx, model, []namedSplit{{PhaseTest, r.data.Test}}, &closers); err != nil {
+		return err
 	}
 	if err := r.testBest(ctx, &closers); err != nil {
 		return err

@@ -2,6 +2,7 @@ package criteria
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -71,8 +73,9 @@ type run struct {
 	engine      Engine
 	tokenizer   Tokenizer
 	session     Session
+	pending     map[Phase]*pendingSplit // the splits, from when they begin to be tokenized
 	train       *encodedSplit
-	val, test   *encodedSplit
+	val, test   *encodedSplit // nil until they are needed
 
 	state     trainState
 	boundary  trainState // after the last update, or after the epoch that it ended: what a checkpoint holds
@@ -123,13 +126,22 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err := r.startCheckpoints(ctx); err != nil {
 		return err
 	}
+	if err := r.findModel(ctx); err != nil {
+		return err
+	}
+	if err := r.tokenize(ctx, r.checkpoint, r.data.splits(), &closers); err != nil {
+		return err
+	}
 	if err := r.openModel(ctx, &closers); err != nil {
 		return err
 	}
 	if err := r.loadCheckpoint(ctx); err != nil {
 		return err
 	}
-	if err := r.tokenize(ctx); err != nil {
+	if r.train, err = r.tokenized(PhaseTrain); err != nil {
+		return err
+	}
+	if err := r.planSchedule(); err != nil {
 		return err
 	}
 	if err := r.dryRun(ctx); err != nil {
@@ -315,35 +327,24 @@ func trackingError(what string, err error) error {
 }
 
 // findModel finds the base checkpoint, downloading it if need be, and what is
-// in it.
-func (r *run) findModel(ctx context.Context) error {
-	var err error
-	r.checkpoint, err = hub.Resolve(ctx, r.cfg.Model.Checkpoint, hub.Options{Progress: func(file string, done, total int64) {
-		r.hooks.Download(DownloadEvent{File: file, Done: done, Total: total})
-	}})
-	if err != nil {
-		return fmt.Errorf("criteria: %w", err)
+// in it. A reproduction has looked at it before.
+func (r *run) findModel(ctx context.Context) (err error) {
+	if r.modelHashes == nil {
+		r.checkpoint, err = hub.Resolve(ctx, r.cfg.Model.Checkpoint, hub.Options{Progress: func(file string, done, total int64) {
+			r.hooks.Download(DownloadEvent{File: file, Done: done, Total: total})
+		}})
+		if err != nil {
+			return fmt.Errorf("criteria: %w", err)
+		}
+		if r.modelHashes, err = modelHashes(ctx, r.checkpoint); err != nil {
+			return err
+		}
 	}
-	r.modelHashes, err = modelHashes(ctx, r.checkpoint)
-	return err
+	return r.checkModel()
 }
 
-// openModel opens the tokenizer of the checkpoint and a session that trains it.
-func (r *run) openModel(ctx context.Context, closers *closers) (err error) {
-	if r.modelHashes == nil { // a reproduction has looked at it before
-		if err := r.findModel(ctx); err != nil {
-			return err
-		}
-	}
-	if err := r.checkModel(); err != nil {
-		return err
-	}
-	if r.tokenizer == nil {
-		if r.tokenizer, err = openTokenizer(r.checkpoint, r.cfg.Model.Tokenizer, r.cfg.Data.DataLoader.NumWorkers); err != nil {
-			return err
-		}
-		closers.add(r.tokenizer.Close)
-	}
+// openModel opens a session that trains the checkpoint.
+func (r *run) openModel(ctx context.Context, closers *closers) error {
 	if r.engine == nil {
 		r.engine = engineOn(r.cfg.Device)
 	}
@@ -422,30 +423,78 @@ func (r *run) closeSession() error {
 	return s.Close()
 }
 
-// tokenize encodes all splits, once for the whole run.
-func (r *run) tokenize(ctx context.Context) error {
-	if err := r.encodeSplits(ctx, r.data.splits()); err != nil {
-		return err
-	}
-	return r.planSchedule()
-}
-
-func (r *run) encodeSplits(ctx context.Context, splits []namedSplit) error {
-	for _, s := range splits {
-		e, err := r.encode(ctx, s)
-		if err != nil {
+// tokenize begins to turn splits into token ids, with the tokenizer in dir unless
+// one was injected: one after another, in the order in which they are needed, while
+// the run does what does not need them.
+func (r *run) tokenize(ctx context.Context, dir string, splits []namedSplit, closers *closers) (err error) {
+	if r.tokenizer == nil {
+		if r.tokenizer, err = openTokenizer(dir, r.cfg.Model.Tokenizer, r.cfg.Data.DataLoader.NumWorkers); err != nil {
 			return err
 		}
-		switch s.phase {
-		case PhaseTrain:
-			r.train = e
-		case PhaseVal:
-			r.val = e
-		case PhaseTest:
-			r.test = e
+		closers.add(r.tokenizer.Close)
+	}
+	r.pending = make(map[Phase]*pendingSplit)
+	for _, s := range splits {
+		r.pending[s.phase] = &pendingSplit{done: make(chan struct{})}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var worker sync.WaitGroup
+	worker.Go(func() {
+		tokenizer := r.tokenizer
+		var err error
+		for _, s := range splits {
+			p := r.pending[s.phase]
+			if err == nil {
+				p.split, err = r.encode(ctx, tokenizer, s)
+			}
+			p.err = err // the run fails without any of them
+			close(p.done)
+			tokenizer = inBackground(tokenizer) // the run goes on, and needs the cores
+		}
+	})
+	closers.add(func() error {
+		cancel()
+		worker.Wait()
+		return nil
+	})
+	return nil
+}
+
+// tokenized waits until a split is tokenized.
+func (r *run) tokenized(phase Phase) (*encodedSplit, error) {
+	p := r.pending[phase]
+	<-p.done
+	if p.err != nil {
+		return nil, p.err
+	}
+	if n := p.split.truncated(); n > 0 {
+		r.log.Info(fmt.Sprintf("%d of %d pairs of %s are cut to model.tokenizer.max_length=%d tokens",
+			n, p.split.len(), phase, r.cfg.Model.Tokenizer.MaxLength))
+	}
+	return p.split, nil
+}
+
+// tokenizingFailed returns why a split cannot be tokenized, as soon as that is known.
+func (r *run) tokenizingFailed() error {
+	for _, p := range r.pending {
+		select {
+		case <-p.done:
+			if p.err != nil {
+				return p.err
+			}
+		default:
 		}
 	}
 	return nil
+}
+
+// encode turns the pairs of a split into token ids.
+func (r *run) encode(ctx context.Context, tokenizer Tokenizer, s namedSplit) (*encodedSplit, error) {
+	encodings, err := tokenizer.EncodePairs(ctx, s.pairs(), r.cfg.Model.Tokenizer.MaxLength)
+	if err != nil {
+		return nil, fmt.Errorf("criteria: tokenize the %s split: %w", s.phase, err)
+	}
+	return newEncodedSplit(s, encodings, r.classWeights, r.cfg.Model.Tokenizer)
 }
 
 // planSchedule sets the learning rate of every update.
@@ -461,23 +510,6 @@ func (r *run) planSchedule() error {
 		Warmup: optim.WarmupSteps(t.WarmupRatio, total), Total: total,
 	}
 	return nil
-}
-
-// encode turns the pairs of a split into token ids.
-func (r *run) encode(ctx context.Context, s namedSplit) (*encodedSplit, error) {
-	encodings, err := r.tokenizer.EncodePairs(ctx, s.pairs(), r.cfg.Model.Tokenizer.MaxLength)
-	if err != nil {
-		return nil, fmt.Errorf("criteria: tokenize the %s split: %w", s.phase, err)
-	}
-	e, err := newEncodedSplit(s, encodings, r.classWeights, r.cfg.Model.Tokenizer)
-	if err != nil {
-		return nil, err
-	}
-	if n := e.truncated(); n > 0 {
-		r.log.Info(fmt.Sprintf("%d of %d pairs of %s are cut to model.tokenizer.max_length=%d tokens",
-			n, len(s.examples), s.phase, r.cfg.Model.Tokenizer.MaxLength))
-	}
-	return e, nil
 }
 
 // dryRun sends the first batch through the model, so that what cannot work
@@ -498,7 +530,7 @@ func (r *run) dryRun(ctx context.Context) error {
 	r.log.Info("dry run passed", "pairs", b.Rows, "tokens", b.Length, "loss", round(result.Loss))
 	r.hooks.Start(StartEvent{
 		RunID: r.tracked.ID(), Dir: r.outputDir,
-		Train: r.train.len(), Val: r.val.len(), Test: len(r.data.Test),
+		Train: r.train.len(), Val: len(r.data.Val), Test: len(r.data.Test),
 		Epochs: t.Epochs, Steps: r.schedule.Total, DryRunLoss: result.Loss,
 	})
 	return nil
@@ -512,6 +544,12 @@ func (r *run) trainAll(ctx context.Context) error {
 		s.Epoch = len(s.History) + 1
 		if err := r.trainEpoch(ctx); err != nil {
 			return err
+		}
+		if r.val == nil { // trials have it from their study
+			var err error
+			if r.val, err = r.tokenized(PhaseVal); err != nil {
+				return err
+			}
 		}
 		val, err := r.evaluate(ctx, r.session, PhaseVal, r.val)
 		if err != nil {
@@ -608,8 +646,10 @@ func (r *run) beginSteps(ctx context.Context, flight *inFlight, feed *feed, all,
 	step := r.state.Step // begun; the state counts what is done
 	for micro := r.state.Micro; micro < all; micro++ {
 		inWindow := micro % window
-		if err := ctx.Err(); err != nil && inWindow == 0 {
-			return err
+		if inWindow == 0 {
+			if err := cmp.Or(ctx.Err(), r.tokenizingFailed()); err != nil {
+				return err
+			}
 		}
 		m := feed.take()
 		done += m.Rows
@@ -747,6 +787,9 @@ func (r *run) saveBest(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("criteria: choose the threshold: %w", err)
 	}
+	for _, p := range r.pending {
+		<-p.done // a tokenizer does one thing at a time
+	}
 	err = atomicfile.ReplaceDir(dir, func(tmp string) error {
 		if err := r.session.SaveModel(context.WithoutCancel(ctx), tmp); err != nil {
 			return err
@@ -790,6 +833,9 @@ func (r *run) testBest(ctx context.Context, closers *closers) error {
 		if err := r.recordSession(ctx, describe(session)); err != nil {
 			return err
 		}
+	}
+	if r.test, err = r.tokenized(PhaseTest); err != nil {
+		return err
 	}
 	if r.testTally, err = r.evaluate(ctx, session, PhaseTest, r.test); err != nil {
 		return err

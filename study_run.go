@@ -259,19 +259,28 @@ func (r *studyRun) startTracking(ctx context.Context) error {
 
 // prepare does what all trials need: it finds the model, encodes the data, sends
 // one batch through, and decides how many trials run at the same time.
-func (r *studyRun) prepare(ctx context.Context) error {
+func (r *studyRun) prepare(ctx context.Context) (err error) {
 	base := r.base
+	if err := base.findModel(ctx); err != nil {
+		return err
+	}
+	splits := slices.DeleteFunc(base.data.splits(), func(s namedSplit) bool { return s.phase == PhaseTest })
+	if err := base.tokenize(ctx, base.checkpoint, splits, &r.closers); err != nil {
+		return err
+	}
 	if err := base.openModel(ctx, &r.closers); err != nil {
 		return err
 	}
-	splits := base.data.splits()
-	if err := base.encodeSplits(ctx, slices.DeleteFunc(splits, func(s namedSplit) bool { return s.phase == PhaseTest })); err != nil {
+	if base.train, err = base.tokenized(PhaseTrain); err != nil {
 		return err
 	}
 	if err := base.planSchedule(); err != nil {
 		return err
 	}
 	if err := base.dryRun(ctx); err != nil {
+		return err
+	}
+	if base.val, err = base.tokenized(PhaseVal); err != nil {
 		return err
 	}
 	if err := base.closeSession(); err != nil {

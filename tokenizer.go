@@ -34,3 +34,12 @@ func (t *textTokenizer) EncodePairs(ctx context.Context, pairs []Pair, maxLength
 	e, err := t.EncodeAll(ctx, converted, t.workers, maxLength, t.truncation)
 	return Encodings{IDs: e.IDs, Offsets: e.Offsets, Truncated: e.Truncated}, err
 }
+
+// inBackground returns a tokenizer that leaves all cores but one to others, if t
+// is one of ours.
+func inBackground(t Tokenizer) Tokenizer {
+	if own, ok := t.(*textTokenizer); ok {
+		return &textTokenizer{Tokenizer: own.Tokenizer, truncation: own.truncation, workers: 1}
+	}
+	return t
+}
