@@ -93,7 +93,7 @@ mlflow-venv: ## provide a Python environment with mlflow and onnx
 peer-venv: ## provide a Python environment with torch and transformers
 	@$(DEPS) venv peer
 
-kernels: ## compile the GPU kernels anew, from kernels/kernels.py (needs no GPU)
+kernels: ## compile the GPU kernels anew, from kernels/*.py (needs no GPU)
 	@python=$$($(DEPS) venv kernels) && new=$$(mktemp -d) && PYTHONDONTWRITEBYTECODE=1 "$$python" kernels/build.py "$$new" && \
 		rm -rf kernels/bin && mkdir kernels/bin && cp -R "$$new"/. kernels/bin && rm -rf "$$new"
 

@@ -101,7 +101,7 @@ type OptimizationsConfig struct {
 	UseAMP                  bool   `yaml:"use_amp"`                  // products in amp_dtype; GPU only; default true
 	AMPDtype                string `yaml:"amp_dtype"`                // bf16 or fp16; default bf16
 	EnableTF32              bool   `yaml:"enable_tf32"`              // float32 products with 10 bits of mantissa; GPU only; default true
-	AttentionImplementation string `yaml:"attention_implementation"` // sdpa, flash_attention_2 (not on a GPU yet) or eager; sdpa and eager are the same; default sdpa
+	AttentionImplementation string `yaml:"attention_implementation"` // sdpa, eager (the same) or flash_attention_2 (fused, on a GPU; see docs/gpu.md); default sdpa
 	GradientCheckpointing   bool   `yaml:"gradient_checkpointing"`   // compute activations twice instead of keeping them: slower, in less memory, with the same results; default false
 	UseCompile              bool   `yaml:"use_compile"`              // GPU only; see docs/gpu.md; default false
 	CompileMode             string `yaml:"compile_mode"`             // default, reduce-overhead or max-autotune; default default
@@ -197,7 +197,7 @@ var (
 	schedulers        = []string{"linear", "cosine", "constant"}
 	optimizers        = []string{"adamw", "adamw_torch_fused", "adamw_bnb_8bit"}
 	ampDtypes         = []string{"bf16", "fp16"}
-	attentions        = []string{"sdpa", "flash_attention_2", "eager"}
+	attentions        = []string{"sdpa", attentionFlash, "eager"}
 	compileModes      = []string{"default", compileReduceOverhead, compileMaxAutotune}
 	samplers          = []string{samplerTPE, samplerRandom}
 	pruners           = []string{prunerMedian, prunerNop}
@@ -212,6 +212,8 @@ const (
 	prunerNop          = "NopPruner"
 	importanceFANOVA   = "fanova"
 	importancePEDANOVA = "pedanova"
+
+	attentionFlash = "flash_attention_2"
 
 	compileReduceOverhead = "reduce-overhead"
 	compileMaxAutotune    = "max-autotune"
@@ -353,7 +355,7 @@ func (c Config) Validate() error {
 	v.oneOf("train.optimizations.attention_implementation", t.Optimizations.AttentionImplementation, attentions)
 	v.oneOf("train.optimizations.compile_mode", t.Optimizations.CompileMode, compileModes)
 
-	v.device(c)
+	v.device(c.Device)
 
 	o := c.HPO
 	v.notEmpty("hpo.study_name", o.StudyName)
@@ -480,18 +482,10 @@ func (v *checker) notEmpty(key, value string) {
 	}
 }
 
-// device reports a device that is none, and what a GPU cannot do yet.
-func (v *checker) device(c Config) {
-	_, cuda := cudaOrdinal(c.Device)
-	if !cuda {
-		if c.Device != deviceCPU {
-			v.fail("device", strconv.Quote(c.Device), "cpu, cuda, or cuda:N for GPU number N")
-		}
-		return
-	}
-	if c.Train.Optimizations.AttentionImplementation == "flash_attention_2" {
-		v.fail("train.optimizations.attention_implementation", "flash_attention_2",
-			"sdpa or eager with device="+c.Device+": there is no fused kernel for disentangled attention yet")
+// device reports a device that is none.
+func (v *checker) device(device string) {
+	if _, cuda := cudaOrdinal(device); !cuda && device != deviceCPU {
+		v.fail("device", strconv.Quote(device), "cpu, cuda, or cuda:N for GPU number N")
 	}
 }
 

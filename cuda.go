@@ -77,6 +77,7 @@ func (r cudaRuntime) Open(ctx context.Context, spec ModelSpec) (Session, error) 
 	o := spec.Optimizations
 	device := &engine.DeviceSpec{
 		Low:     graph.Float32,
+		Flash:   o.AttentionImplementation == attentionFlash,
 		Pinned:  spec.PinMemory,
 		Capture: o.UseCompile && o.CompileMode == compileReduceOverhead,
 		CUDA: ort.CUDAOptions{

@@ -48,6 +48,42 @@ func TestRunOnGPU(t *testing.T) {
 	}
 }
 
+// TestFlashAttention: the key lets a run launch the fused attention, for training and
+// for evaluation; without it nothing does. Where it cannot be the run ends at once, and
+// says what to take instead.
+func TestFlashAttention(t *testing.T) {
+	if !fakecuda.Run(t) {
+		return
+	}
+	config := criteria.DefaultConfig()
+	launches := func() map[string]int {
+		count := map[string]int{}
+		for _, l := range fakecuda.Launches(t, func() {
+			if _, err := onGPU(t, config); err != nil {
+				t.Fatal(err)
+			}
+		}) {
+			if strings.HasPrefix(l.Kernel, "flash_attention") {
+				count[l.Kernel]++
+			}
+		}
+		return count
+	}
+	if got := launches(); len(got) != 0 {
+		t.Errorf("sdpa launches %v", got)
+	}
+	config.Train.Optimizations.AttentionImplementation = "flash_attention_2"
+	got := launches()
+	backward := got["flash_attention_keys"]
+	if backward == 0 || got["flash_attention_queries"] != backward || got["flash_attention"] <= backward {
+		t.Errorf("flash_attention_2 launches %v, want as many backward kernels of both kinds, and more forward ones", got)
+	}
+	t.Setenv("FAKECUDA_CAPABILITY", "75")
+	if _, err := onGPU(t, config); err == nil || !strings.Contains(err.Error(), "take sdpa") {
+		t.Errorf("error %v on a GPU without kernels, want one that names sdpa", err)
+	}
+}
+
 // TestGPUOutOfMemory: the error names the batch, the memory and what helps.
 func TestGPUOutOfMemory(t *testing.T) {
 	if !fakecuda.Run(t, "FAKECUDA_MEMORY=20000000") {
@@ -98,7 +134,7 @@ func TestDeviceConfig(t *testing.T) {
 		{device: "cuda:-1", want: "cuda:N"},
 		{device: "cuda:01", want: "cuda:N"},
 		{device: "cpu", edit: func(c *criteria.TrainConfig) { c.Optimizations.AttentionImplementation = "flash_attention_2" }},
-		{device: "cuda", edit: func(c *criteria.TrainConfig) { c.Optimizations.AttentionImplementation = "flash_attention_2" }, want: "no fused kernel"},
+		{device: "cuda", edit: func(c *criteria.TrainConfig) { c.Optimizations.AttentionImplementation = "flash_attention_2" }},
 		{device: "cuda", edit: func(c *criteria.TrainConfig) { c.OptimizerType = "adamw_bnb_8bit" }},
 	} {
 		c := criteria.DefaultConfig()

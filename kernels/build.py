@@ -1,4 +1,4 @@
-"""Compiles kernels.py for every architecture, without a GPU.
+"""Compiles kernels.py and attention.py for every architecture, without a GPU.
 
     python build.py DIR
 
@@ -23,7 +23,8 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels import VARIANTS
+import attention
+import kernels
 
 # PTX is for what comes after these; a driver compiles it when it is loaded.
 # Triton would write the newest version of PTX, which only the newest driver
@@ -31,31 +32,33 @@ from kernels import VARIANTS
 PTX_VERSION = 80
 TARGETS = {"sm_80": 80, "sm_86": 86, "sm_89": 89, "sm_90a": 90, "sm_120a": 120, "compute_80": 80}
 
-SOURCES = ["build.py", "kernels.py"]
+SOURCES = ["attention.py", "build.py", "kernels.py"]
+
+VARIANTS = kernels.VARIANTS | attention.VARIANTS
 
 
 def compile(variant, capability):
     """Returns what Triton makes of a variant, and the PTX."""
     arguments = variant["kernel"].arg_names
-    types = [t.removesuffix("%16") for t in variant["types"]]
+    types = [t.partition("%")[0] for t in variant["types"]]
     signature = dict(zip(arguments, types)) | {name: "constexpr" for name in variant["constants"]}
-    # So are all addresses: four elements are loaded at once.
-    multiples = [i for i, t in enumerate(variant["types"]) if t.startswith("*") or t.endswith("%16")]
-    aligned = {(i,): [["tt.divisibility", 16]] for i in multiples}
+    # All addresses are multiples of 16: four elements are loaded at once.
+    divisors = {(i,): 16 if t.startswith("*") else int(t.partition("%")[2] or 1) for i, t in enumerate(variant["types"])}
+    aligned = {i: [["tt.divisibility", d]] for i, d in divisors.items() if d > 1}
     source = ASTSource(variant["kernel"], signature, variant["constants"], aligned)
-    options = {"num_warps": variant["warps"], "enable_fp_fusion": False}
+    options = {"num_warps": variant["warps"], "enable_fp_fusion": False} | variant.get("options", {})
     if capability < 100:  # Blackwell is not known to PTX 8.0
         options["ptx_version"] = PTX_VERSION
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def assemble(ptx, target):
+def assemble(ptx, target, fuse):
     """Returns the machine code. ptxas writes the file names that it is given into it."""
     tool = knobs.nvidia.ptxas if int(target.strip("sma_")) < 100 else knobs.nvidia.ptxas_blackwell
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "kernel.ptx").write_text(ptx)
         # The second option is a remedy of Triton's for a defect of ptxas 13.
-        options = ["--fmad=false", "--regAllocOptLevel=2", f"--gpu-name={target}"]
+        options = [f"--fmad={str(fuse).lower()}", "--regAllocOptLevel=2", f"--gpu-name={target}"]
         subprocess.run([tool.path, *options, "kernel.ptx", "-o", "kernel.cubin"], cwd=folder, check=True)
         return pathlib.Path(folder, "kernel.cubin").read_bytes()
 
@@ -69,14 +72,14 @@ def main(out):
     }
     for name, variant in VARIANTS.items():
         images = []
-        for target, capability in TARGETS.items():
-            compiled = compile(variant, capability)
+        for target in variant.get("targets", TARGETS):
+            compiled = compile(variant, TARGETS[target])
             metadata = compiled.metadata
             if metadata.global_scratch_size or metadata.num_ctas != 1:
                 sys.exit(f"{name}: launching it is more than a grid and shared memory")
             ptx = compiled.asm["ptx"]
             if target.startswith("sm_"):
-                file, code = f"{target}/{name}.cubin", assemble(ptx, target)
+                file, code = f"{target}/{name}.cubin", assemble(ptx, target, metadata.enable_fp_fusion)
             else:
                 file, code = f"{target}/{name}.ptx", ptx.encode()
             path = pathlib.Path(out, file)

@@ -18,7 +18,10 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
-from kernels import VARIANTS
+import attention
+import kernels
+
+VARIANTS = kernels.VARIANTS | attention.VARIANTS
 
 
 def rounding(convert):
@@ -35,6 +38,19 @@ def rounding(convert):
 
 
 interpreter.InterpreterBuilder.cast_impl = rounding(interpreter.InterpreterBuilder.cast_impl)
+
+
+def widening(multiply):
+    """The interpreter takes bfloat16 for integers in products of matrices: they are made float32 before."""
+
+    def multiplied(self, a, b, *rest):
+        a, b = (self.cast_impl(x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
+        return multiply(self, a, b, *rest)
+
+    return multiplied
+
+
+interpreter.InterpreterBuilder.create_dot = widening(interpreter.InterpreterBuilder.create_dot)
 
 
 class Tensor:

@@ -43,7 +43,7 @@ func elements[T any](t *testing.T, data []byte) []T {
 // launch is a kernel with its arguments: tensors and numbers.
 type launch struct {
 	Kernel    string `json:"kernel"`
-	Programs  int    `json:"programs"`
+	Programs  int    `json:"programs"` // 0: as many as a vector needs
 	Arguments []any  `json:"arguments"`
 }
 
@@ -56,8 +56,10 @@ func interpret(t *testing.T, launches []launch) [][][]byte {
 		if at < 0 || len(l.Arguments) != len(m.Kernels[at].Arguments) {
 			t.Fatalf("%s with %d arguments is not in the manifest", l.Kernel, len(l.Arguments))
 		}
-		n := l.Arguments[len(l.Arguments)-1].(int) // the last one of every kernel
-		launches[i].Programs = (n + m.Kernels[at].Block - 1) / m.Kernels[at].Block
+		if l.Programs == 0 {
+			n := l.Arguments[len(l.Arguments)-1].(int) // the last one of every kernel that works on a vector
+			launches[i].Programs = (n + m.Kernels[at].Block - 1) / m.Kernels[at].Block
+		}
 	}
 	cases, err := json.Marshal(launches)
 	if err != nil {

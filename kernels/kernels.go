@@ -2,8 +2,8 @@
 // code for the architectures that are named in [All], and PTX, which a driver
 // compiles, for those that come after them.
 //
-// Their sources are kernels.py, in Triton; `make kernels` compiles them, byte for
-// byte the same on every machine, and needs no GPU. What they compute is
+// Their sources are kernels.py and attention.py, in Triton; `make kernels` compiles
+// them, byte for byte the same on every machine, and needs no GPU. What they compute is
 // documented there, and proven on the CPU by this package's tests.
 package kernels
 
@@ -37,7 +37,7 @@ type Kernel struct {
 	// an address, a multiple of 16; "i32%16" a number that is a multiple of 16.
 	// Two more addresses follow, which are 0.
 	Arguments []string `json:"arguments"`
-	Block     int      `json:"block"` // elements that a program of the grid works on
+	Block     int      `json:"block"` // elements, or rows of the scores, that a program of the grid works on
 	Images    []Image  `json:"images"`
 }
 
@@ -96,7 +96,8 @@ func (m Manifest) Targets(major, minor int) []string {
 	return targets
 }
 
-// For returns a kernel's image for a target.
+// For returns a kernel's image for a target. There may be none if another of a
+// GPU's [Manifest.Targets] has one.
 func (k Kernel) For(target string) (Image, bool) {
 	i := slices.IndexFunc(k.Images, func(image Image) bool { return image.Target == target })
 	if i < 0 {

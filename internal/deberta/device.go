@@ -18,16 +18,30 @@ type DeviceOptions struct {
 	// Kernels are the operators of the device beside those of ONNX. With
 	// PhiloxDropout the graph has the input [DropoutPosition] if it drops anything.
 	Kernels graph.Kernels
+	// Flash computes attention by the operators FlashAttention and
+	// FlashAttentionGrad, which Kernels must have; see [Config.CheckFlash].
+	Flash bool
+}
+
+// CheckFlash tells whether there are kernels of fused attention for the model.
+func (c Config) CheckFlash() error {
+	const step, largest = 8, 64
+	if size := c.HiddenSize / c.Heads; size%step != 0 || size > largest {
+		return fmt.Errorf("train.optimizations.attention_implementation=flash_attention_2 is for heads of 8, 16, … 64 elements, and those of this model have %d: take sdpa", size)
+	}
+	return nil
 }
 
 // DropoutPosition is the input that dropout depends on, beside the seed: an int64
 // [1], which must be another number for every micro-batch.
 const DropoutPosition = "dropout_position"
 
-// DeviceEvaluation is [Model.Evaluation] in standard operators alone, with
-// products in low precision if asked for.
+// DeviceEvaluation is [Model.Evaluation] in standard operators, and those of fused
+// attention, with products in low precision if asked for.
 func (m Model) DeviceEvaluation(rows, length int, o DeviceOptions) *Graph {
-	g := m.Evaluation(rows, length, nil)
+	b := m.newBuilder("eval_model", rows, length, o.Kernels, nil)
+	b.flash = o.Flash
+	g := b.evaluation()
 	m.lower(g, o)
 	return g
 }
@@ -40,14 +54,11 @@ func (m Model) DeviceEvaluation(rows, length int, o DeviceOptions) *Graph {
 // gradient, as in torch.
 func (m Model) DeviceTraining(rows, length int, o DeviceOptions) *Graph {
 	b := m.newBuilder("training_model", rows, length, o.Kernels, nil)
-	var position *graph.Value
+	b.flash, b.seed = o.Flash, o.Seed
 	b.random = func(x *graph.Value, p float64) *graph.Value {
 		b.sites++
 		if b.g.Offers(graph.PhiloxDropout) {
-			if position == nil {
-				position = b.g.Input(DropoutPosition, graph.Int64, 1)
-			}
-			return b.g.PhiloxDropout(x, position, p, o.Seed, b.sites)
+			return b.g.PhiloxDropout(x, b.dropoutPosition(), p, o.Seed, b.sites)
 		}
 		// Consecutive seeds give independent streams of the counter-based
 		// generator; the factor keeps those of two runs apart.
@@ -71,6 +82,33 @@ func (m Model) DeviceTraining(rows, length int, o DeviceOptions) *Graph {
 	g := b.graph()
 	m.lower(g, o)
 	return g
+}
+
+// dropoutPosition is the input of this name, once it is needed.
+func (b *builder) dropoutPosition() *graph.Value {
+	if b.position == nil {
+		b.position = b.g.Input(DropoutPosition, graph.Int64, 1)
+	}
+	return b.position
+}
+
+// flashAttention is attention of all rows by the device's own operators. The tables
+// of products with relative positions are computed again in the backward pass: they
+// are larger than all else that a layer keeps.
+func (b *builder) flashAttention(q, k, v, pq, pk *graph.Value, scale float64) *graph.Value {
+	in := graph.FlashInputs{Query: q, Key: k, Value: v, Tokens: b.tokens, Scale: scale, Seed: b.seed}
+	if p := b.Config.AttentionDropout; p > 0 && b.random != nil {
+		b.sites++
+		in.Dropout, in.Position, in.Site = p, b.dropoutPosition(), b.sites
+	}
+	attend := func() *graph.Value {
+		in.ContentToPosition, in.PositionToContent = b.positionScores(b.heads(q), b.heads(k), pq, pk, scale)
+		return b.g.FlashAttention(in)
+	}
+	if b.Recompute { // the layer's part contains this one
+		return attend()
+	}
+	return b.g.Recompute(attend)
 }
 
 // lower takes leave of what a GPU lacks, or computes slowly.

@@ -72,7 +72,10 @@ type Graph struct {
 // Evaluation returns the graph batch + parameters → loss, logits, without
 // dropout.
 func (m Model) Evaluation(rows, length int, kernels graph.Kernels) *Graph {
-	b := m.newBuilder("eval_model", rows, length, kernels, nil)
+	return m.newBuilder("eval_model", rows, length, kernels, nil).evaluation()
+}
+
+func (b *builder) evaluation() *Graph {
 	b.forwardOnly = true
 	loss, logits := b.classify()
 	b.g.Output(Loss, loss)
@@ -161,6 +164,9 @@ type builder struct {
 	masks        []Mask
 	random       func(x *graph.Value, p float64) *graph.Value // dropout without masks; nil: with them
 	sites        int                                          // dropouts by random
+	seed         uint64                                       // of them
+	position     *graph.Value                                 // the input that they depend on; nil: none does so far
+	flash        bool                                         // attention by the operators of a device
 	weights      []*Weight                                    // what inputs hold, in the order of the inputs
 
 	ids, tokens *graph.Value // int64 [B, L]; float32 [B·L, 1], the attention mask
@@ -356,6 +362,9 @@ func (b *builder) attention(queries, x *graph.Value, prefix string, firstOnly bo
 	relative := b.dropout(b.relative, c.HiddenDropout)
 	pq := b.linear(relative, self+"query_proj")
 	pk := b.linear(relative, self+"key_proj")
+	if b.flash && !firstOnly {
+		return b.flashAttention(q, k, v, pq, pk, scale)
+	}
 	q, k, v = b.heads(q), b.heads(k), b.heads(v)
 	var scores *graph.Value
 	if firstOnly {
@@ -410,6 +419,15 @@ func (b *builder) joined(self, kind string, columns ...int) *Weight {
 
 // allScores returns the attention scores of every query: [heads, B, L, L].
 func (b *builder) allScores(q, k, pq, pk *graph.Value, scale float64) *graph.Value {
+	g := b.g
+	content := g.MatMul(q, k, graph.MatMulOptions{TransB: true, Alpha: scale})
+	c2p, p2c := b.positionScores(q, k, pq, pk, scale)
+	return g.Add(g.Add(content, g.Skew(c2p)), g.Transpose(g.Skew(p2c), 0, 1, 3, 2))
+}
+
+// positionScores returns the products of queries, and of keys, with all relative
+// positions: [heads, B, L, 2L], to be skewed.
+func (b *builder) positionScores(q, k, pq, pk *graph.Value, scale float64) (c2p, p2c *graph.Value) {
 	g, h, n := b.g, b.Config.Heads, b.length
 	size := q.Shape[3]
 	times := graph.MatMulOptions{TransB: true, Alpha: scale}
@@ -423,12 +441,9 @@ func (b *builder) allScores(q, k, pq, pk *graph.Value, scale float64) *graph.Val
 	}
 	byPosition := func(rows, positions *graph.Value) *graph.Value {
 		p := g.MatMul(g.Reshape(rows, h, b.rows*n, size), positions, times)
-		return g.Skew(g.Reshape(p, h, b.rows, n, 2*n))
+		return g.Reshape(p, h, b.rows, n, 2*n)
 	}
-	content := g.MatMul(q, k, times)
-	c2p := byPosition(q, b.relativeHeads(pk, towardsKeys, 1))
-	p2c := byPosition(k, b.relativeHeads(pq, towardsQueries, 1))
-	return g.Add(g.Add(content, c2p), g.Transpose(p2c, 0, 1, 3, 2))
+	return byPosition(q, b.relativeHeads(pk, towardsKeys, 1)), byPosition(k, b.relativeHeads(pq, towardsQueries, 1))
 }
 
 // firstScores returns the attention scores of the first query of each pair,

@@ -25,6 +25,10 @@ type DeviceSpec struct {
 	// Pinned keeps what is copied to the device in pages that stay in place.
 	Pinned bool
 
+	// Flash computes attention by our own fused kernels; opening fails where there
+	// are none for the model or for the device.
+	Flash bool
+
 	// Host computes on the host what was written for a device: for tests of the
 	// arithmetic.
 	Host bool
@@ -95,15 +99,25 @@ func newAccelerator(e *Engine, spec Spec) (_ *accelerator, err error) {
 			err = errors.Join(err, a.close())
 		}
 	}()
+	cuda := a.spec.CUDA
+	cuda.Attention = a.spec.Flash
 	if a.spec.Host {
 		a.device = ort.HostDevice()
-	} else if a.device, err = e.runtime.OpenCUDA(a.spec.CUDA); err != nil {
+	} else if a.device, err = e.runtime.OpenCUDA(cuda); err != nil {
 		return nil, err
 	}
 	if !a.spec.Standard {
 		a.kernels = graph.Kernels{}
 		for _, name := range a.device.Operators() {
 			a.kernels[name] = true
+		}
+	}
+	if a.spec.Flash {
+		if !a.kernels[graph.FlashAttention] {
+			return nil, fmt.Errorf("engine: train.optimizations.attention_implementation=flash_attention_2 needs kernels of our own, and there are none on the %v: take sdpa", a.device)
+		}
+		if err := e.model.Config.CheckFlash(); err != nil {
+			return nil, fmt.Errorf("engine: %w", err)
 		}
 	}
 	vector := func() (b *ort.Buffer) {
@@ -260,7 +274,7 @@ func (a *accelerator) program(k kind, b Batch) (*deviceProgram, error) {
 }
 
 func (a *accelerator) compile(p *deviceProgram, key programKey) (err error) {
-	options := deberta.DeviceOptions{Low: a.spec.Low, Kernels: a.kernels}
+	options := deberta.DeviceOptions{Low: a.spec.Low, Kernels: a.kernels, Flash: a.spec.Flash}
 	session := ort.SessionOptions{Device: a.device, Optimization: ort.OptimizeBasic, Capture: a.spec.Capture, Threads: a.threads, Profile: a.spec.profile("batch")}
 	if key.kind == training {
 		options.Seed = a.training.Seed

@@ -28,7 +28,7 @@ func TestPlacement(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rt.Close()
-	device, err := rt.OpenCUDA(ort.CUDAOptions{})
+	device, err := rt.OpenCUDA(ort.CUDAOptions{Attention: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestPlacement(t *testing.T) {
 	for _, name := range device.Operators() {
 		kernels[name] = true
 	}
-	if len(kernels) != 4 {
+	if len(kernels) != 6 {
 		t.Errorf("%v has the operators %v", device, device.Operators())
 	}
 
@@ -58,12 +58,16 @@ func TestPlacement(t *testing.T) {
 	} {
 		m := deberta.Model{Config: model.config, Head: tinyHead}
 		m.Head.Pooling = model.pooling
-		for i, low := range []graph.Type{graph.Float32, graph.BFloat16, graph.Float16, graph.Float32, graph.BFloat16, graph.Float16} {
+		for i, low := range []graph.Type{graph.Float32, graph.BFloat16, graph.Float16, graph.Float32, graph.BFloat16, graph.Float16, graph.Float32, graph.BFloat16, graph.Float16} {
 			name := fmt.Sprintf("%s %v", model.name, low)
 			options := deberta.DeviceOptions{Low: low, Seed: 1}
-			if i < 3 {
+			if i < 6 {
 				name += " with kernels"
 				options.Kernels = kernels
+			}
+			if i < 3 {
+				name += " and fused attention"
+				options.Flash = true
 			}
 			checkPlacement(t, rt, device, name+" evaluation", m.DeviceEvaluation(model.rows, model.length, options).Graph)
 			checkPlacement(t, rt, device, name+" training", m.DeviceTraining(model.rows, model.length, options).Graph)

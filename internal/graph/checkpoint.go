@@ -10,7 +10,9 @@ type segment struct{ from, to int }
 // The gradients are the same, bit by bit.
 //
 // Random numbers must not be drawn twice: the elements that [Graph.DropoutRandom]
-// drops are kept. [Graph.PhiloxDropout] draws the same ones again.
+// drops are kept. [Graph.PhiloxDropout] draws the same ones again. The results of
+// [Graph.FlashAttention] are kept as well: they are small, and its gradient computes
+// again what lies between them and its inputs.
 func (g *Graph) Recompute(f func() *Value) *Value {
 	from := len(g.nodes)
 	v := f()
@@ -60,6 +62,11 @@ func (g *Graph) replay(nodes []*Node, done []*Value) map[*Node]*Node {
 			inputs[outside] = wait(inputs[outside])
 		}
 		copied := &Node{Op: n.Op, Domain: n.Domain, Inputs: inputs, Attributes: n.Attributes}
+		if n.Op == FlashAttention {
+			copied.Outputs = n.Outputs
+			again[n] = copied
+			continue
+		}
 		if n.Op == dropoutRandom {
 			kept := n.Outputs[1]
 			y := g.Dropout(inputs[0], kept, dropoutFactor(n))

@@ -65,6 +65,7 @@ var rules = map[string]rule{
 	"LayerNormalization": layerNormRule,
 	"Gather":             gatherRule,
 	"AttentionProbs":     attentionRule,
+	FlashAttention:       flashRule,
 	"LogSoftmax": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		last := dy.Rank() - 1
 		return []*Value{g.Sub(dy, g.Mul(g.Exp(n.Outputs[0]), g.ReduceSum(dy, true, last)))}

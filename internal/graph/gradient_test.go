@@ -107,6 +107,16 @@ func operatorCases() []operatorCase {
 				}
 				return g.Attention(in, true)
 			}})
+		cases = append(cases, operatorCase{name: fmt.Sprintf("FlashAttention/%t", dropout),
+			shapes: shapes([]int{8, 16}, []int{8, 16}, []int{8, 16}, []int{2, 2, 4, 8}, []int{2, 2, 4, 8}),
+			build: func(g *Graph, x []*Value) *Value {
+				in := FlashInputs{Query: x[0], Key: x[1], Value: x[2], ContentToPosition: x[3], PositionToContent: x[4],
+					Tokens: g.Float([]float32{1, 1, 1, 1, 1, 0, 1, 0}, 8, 1), Scale: 0.3}
+				if dropout {
+					in.Dropout, in.Position, in.Seed, in.Site = 0.3, g.Ints([]int{1 << 40}, 1), 1<<63, 4
+				}
+				return g.FlashAttention(in)
+			}})
 	}
 	for _, ta := range []bool{false, true} {
 		for _, tb := range []bool{false, true} {

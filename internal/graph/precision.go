@@ -12,9 +12,15 @@ import (
 // precision of its inputs, in float32 if they differ. That is how torch.autocast
 // divides operators.
 var (
-	lowered = []string{"FusedMatMul", "Gemm"}
+	lowered = []string{"FusedMatMul", "Gemm", FlashAttention, FlashAttentionGrad}
 	follows = []string{"Add", "Sub", "Mul", "Neg", "Where", "Transpose", "Reshape", "Slice", "Concat", "Expand", "Identity",
 		"Gather", "Gelu", "Relu", "Tanh", dropoutRandom, PhiloxDropout}
+	// Operators of ours that know low precision.
+	lowKernels = []string{PhiloxDropout, FlashAttention, FlashAttentionGrad}
+	// Inputs and outputs, by number, that stay float32 whatever the others are: the
+	// ratio of dropout; tokens, and what attention knows of every row of its scores.
+	fullInputs  = map[string][]int{dropoutRandom: {1}, FlashAttention: {5}, FlashAttentionGrad: {7, 8}}
+	fullOutputs = map[string][]int{FlashAttention: {1}, FlashAttentionGrad: {5}}
 )
 
 // LowerPrecision converts the model, when all of it is there, to mixed
@@ -27,7 +33,8 @@ var (
 // products read are rounded anew in every run.
 //
 // Only operators that ONNX Runtime computes in bfloat16 on a GPU are converted.
-// The fused kernels of [KernelDomain] know float32 alone, but for dropout's.
+// The fused kernels of [KernelDomain] know float32 alone, but for those of dropout
+// and of attention.
 func (g *Graph) LowerPrecision(to Type, copies map[string]string) {
 	check(to.IsLow(), "LowerPrecision", "%v is not a low precision", to)
 	c := converter{g: g, low: to, copies: copies, values: map[*Value]*Value{}, casts: map[*Value]*Value{}}
@@ -77,7 +84,7 @@ func (c *converter) inputs() (inputs []*Value) {
 
 func (c *converter) convert(n *Node) {
 	low := slices.Contains(lowered, n.Op) && !delicate(n) || slices.Contains(follows, n.Op) && c.allLow(n)
-	if n.Domain == KernelDomain && n.Op != PhiloxDropout {
+	if n.Domain == KernelDomain && !slices.Contains(lowKernels, n.Op) {
 		low = false
 	}
 	inputs := make([]*Value, len(n.Inputs))
@@ -85,15 +92,15 @@ func (c *converter) convert(n *Node) {
 		inputs[i] = v
 		if v.Type == Float32 {
 			t := Float32
-			if low && !(n.Op == dropoutRandom && i > 0) {
+			if low && !slices.Contains(fullInputs[n.Op], i) {
 				t = c.low
 			}
 			inputs[i] = c.as(v, t)
 		}
 	}
 	copied := &Node{Op: n.Op, Domain: n.Domain, Inputs: inputs, Attributes: n.Attributes}
-	for _, v := range n.Outputs {
-		if !low || v.Type != Float32 {
+	for i, v := range n.Outputs {
+		if !low || v.Type != Float32 || slices.Contains(fullOutputs[n.Op], i) {
 			// Its readers know the value by this pointer.
 			v.node = copied
 			copied.Outputs = append(copied.Outputs, v)

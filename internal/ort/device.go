@@ -66,6 +66,7 @@ type CUDAOptions struct {
 	Libraries string // folder of NVIDIA's libraries; empty: EnvCUDA, the user's cache, the system
 	TF32      bool   // products of float32 with 10 bits of mantissa
 	TuneGEMM  bool   // time the candidates for every product in the first run
+	Attention bool   // load the kernels of fused attention as well
 }
 
 // A Device is where sessions run: a GPU, or the host in the place of one. It has
@@ -181,7 +182,7 @@ func (d *Device) start() error {
 		return err
 	}
 	var unusable error
-	d.kernels, unusable = loadKernels(major, minor)
+	d.kernels, unusable = loadKernels(major, minor, d.options.Attention)
 	d.name = fmt.Sprintf("CUDA device %d (compute capability %d.%d, CUDA %s, %s)", d.ordinal, major, minor, dotted(version), describeKernels(d.kernels, unusable))
 	return shareArenaOnce(d.ordinal, d.arenaOptions())
 }

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include "op_flash.h"
 #include "ops.h"
 
 // The functions of the driver that are called; their types are those of CUDA 4
@@ -44,7 +45,8 @@ const char *gpu_message(int status) {
 
 // Launches enough programs for n elements on the stream that the provider works
 // on. See ARGUMENTS.
-static OrtStatus *launch(const gpu_kernel *k, void *context, size_t n, void **arguments) {
+static OrtStatus *launch(const gpu_kernel *k, void *context, size_t n, size_t count, void **arguments) {
+  if (count != k->arguments) return ops_fail("criteria: a kernel takes another number of arguments");
   if (n == 0) return NULL;
   if (n > INT_MAX - k->block) return ops_fail("criteria: more elements than a kernel can count");
   void *stream;
@@ -55,10 +57,11 @@ static OrtStatus *launch(const gpu_kernel *k, void *context, size_t n, void **ar
   return status ? ops_fail(gpu_message(status)) : NULL;
 }
 
-// The addresses of a kernel's arguments, and of two more that every kernel of
-// Triton takes: memory that ours have no use for.
+// The number of a kernel's arguments, and their addresses, with those of two more
+// that every kernel of Triton takes: memory that ours have no use for.
 static void *scratch;
-#define ARGUMENTS(...) ((void *[]){__VA_ARGS__, &scratch, &scratch})
+#define ARGUMENTS(...) \
+  sizeof((void *[]){__VA_ARGS__}) / sizeof(void *), ((void *[]){__VA_ARGS__, &scratch, &scratch})
 
 static int aligned(const void *address) { return (uintptr_t)address % 16 == 0; }
 static OrtStatus *misaligned(void) { return ops_fail("criteria: an address on the GPU is no multiple of 16"); }
@@ -167,9 +170,83 @@ static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
                 ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &copy.data, &first, &n));
 }
 
+// What all kernels of attention take after their tensors.
+typedef struct {
+  uint64_t seed;
+  int32_t site, batch, heads, n, size;
+  uint32_t threshold;
+  float keep, scale;
+  size_t pairs; // of heads and sequences
+} flash_arguments;
+
+static OrtStatus *flash_prepare(const ops_attributes *a, flash_inputs *in, flash_arguments *f) {
+  if (!of_type(a->kernels, in->type))
+    return ops_fail("criteria.FlashAttention: numbers must be float32, float16 or bfloat16");
+  const void *all[] = {in->dcontext, in->q,   in->k,      in->v,       in->c2p,
+                       in->p2c,      in->context, in->lse, in->tokens, in->position};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    if (!aligned(all[i])) return misaligned();
+  // Without dropout it counts for nothing, but a compiler may read it early.
+  if (!in->position) in->position = (const int64_t *)in->tokens;
+  if (ops_elements(&in->tables) / 8 > UINT32_MAX)
+    return ops_fail("criteria.FlashAttention: more scores than dropout can count");
+  *f = (flash_arguments){
+      .seed = (uint64_t)a->seed,
+      .site = (int32_t)a->site,
+      .batch = (int32_t)in->batch,
+      .heads = (int32_t)in->heads,
+      .n = (int32_t)in->n,
+      .size = (int32_t)in->size,
+      .threshold = (uint32_t)a->threshold,
+      .keep = a->keep,
+      .scale = a->scale,
+      .pairs = in->heads * in->batch,
+  };
+  return NULL;
+}
+
+// A program works on a block of rows of one pair; the last one may be smaller.
+static size_t flash_rows(const gpu_kernel *k, const flash_arguments *f) {
+  return f->pairs * ops_tasks((size_t)f->n, k->block) * k->block;
+}
+#define FLASH(k, ...)                   \
+  launch(k, context, flash_rows(k, &f), \
+         ARGUMENTS(__VA_ARGS__, &f.seed, &f.site, &f.threshold, &f.keep, &f.scale, &f.batch, &f.heads, &f.n, &f.size))
+
+static OrtStatus *flash_attention(const ops_attributes *a, void *context) {
+  flash_inputs in;
+  flash_arguments f;
+  float *result, *lse;
+  TRY(flash_read(a, context, 0, &in));
+  TRY(flash_prepare(a, &in, &f));
+  TRY(ops_output(context, 0, &in.rows, &result));
+  TRY(ops_output(context, 1, &in.stats, &lse));
+  if (!aligned(result) || !aligned(lse)) return misaligned();
+  const gpu_kernel *k = of_type(&a->kernels[GPU_ATTENTION], in.type);
+  return FLASH(k, &in.q, &in.k, &in.v, &in.c2p, &in.p2c, &in.tokens, &in.position, &result, &lse);
+}
+
+static OrtStatus *flash_attention_grad(const ops_attributes *a, void *context) {
+  flash_inputs in;
+  flash_arguments f;
+  float *dq, *dk, *dv, *dc2p, *dp2c, *delta, **outputs[] = {&dq, &dk, &dv, &dc2p, &dp2c, &delta};
+  TRY(flash_read(a, context, 1, &in));
+  TRY(flash_prepare(a, &in, &f));
+  for (size_t i = 0; i < 6; i++) {
+    TRY(ops_output(context, i, i < 3 ? &in.rows : i < 5 ? &in.tables : &in.stats, outputs[i]));
+    if (!aligned(*outputs[i])) return misaligned();
+  }
+  const gpu_kernel *queries = of_type(&a->kernels[GPU_ATTENTION_QUERIES], in.type);
+  const gpu_kernel *keys = of_type(&a->kernels[GPU_ATTENTION_KEYS], in.type);
+  TRY(FLASH(queries, &in.dcontext, &in.q, &in.k, &in.v, &in.c2p, &in.p2c, &in.context, &in.lse, &in.tokens,
+            &in.position, &dq, &dc2p, &delta));
+  return FLASH(keys, &in.dcontext, &in.q, &in.k, &in.v, &in.c2p, &in.p2c, &in.lse, &delta, &in.tokens, &in.position,
+               &dk, &dv, &dp2c);
+}
+
 // --- modules --------------------------------------------------------------------
 
-enum { OPERATORS = 4 };
+enum { OPERATORS = 6 };
 
 struct gpu_module {
   gpu_kernel kernels[GPU_KERNELS];
@@ -190,9 +267,10 @@ int gpu_load(gpu_module *m, int kernel, const void *image, const char *entry, gp
 OrtStatus *gpu_register(gpu_module *m, void *session_options) {
   if (!m->domain) {
     // The operators are those of the host, but for who computes them.
-    static OrtStatus *(*const run[OPERATORS])(const ops_attributes *, void *) = {philox_dropout, sum_squares, adamw,
-                                                                                          adamw8bit};
-    const ops_operator *host[OPERATORS] = {&ops_philox_dropout, &ops_sum_squares, &ops_adamw, &ops_adamw8bit};
+    static OrtStatus *(*const run[OPERATORS])(const ops_attributes *, void *) = {
+        philox_dropout, sum_squares, adamw, adamw8bit, flash_attention, flash_attention_grad};
+    const ops_operator *host[OPERATORS] = {&ops_philox_dropout, &ops_sum_squares, &ops_adamw,
+                                            &ops_adamw8bit,      &ops_flash_attention, &ops_flash_attention_grad};
     ops_operator *all[OPERATORS];
     for (size_t i = 0; i < OPERATORS; i++) {
       all[i] = &m->operators[i];

@@ -24,10 +24,17 @@ var kernelNames = [C.GPU_KERNELS]string{
 	"sum_squares",
 	"adamw", "adamw_float16", "adamw_bfloat16",
 	"adamw8bit", "adamw8bit_float16", "adamw8bit_bfloat16",
+	"flash_attention_float32", "flash_attention_float16", "flash_attention_bfloat16",
+	"flash_attention_queries_float32", "flash_attention_queries_float16", "flash_attention_queries_bfloat16",
+	"flash_attention_keys_float32", "flash_attention_keys_float16", "flash_attention_keys_bfloat16",
 }
 
-// deviceOperators are the operators that those kernels compute.
-var deviceOperators = []string{"AdamW", "AdamW8bit", "PhiloxDropout", "SumSquares"}
+// deviceOperators are the operators that those kernels compute; attentionOperators
+// those of the ones from GPU_ATTENTION on.
+var (
+	deviceOperators    = []string{"AdamW", "AdamW8bit", "PhiloxDropout", "SumSquares"}
+	attentionOperators = []string{"FlashAttention", "FlashAttentionGrad"}
+)
 
 // gpuKernels are kernels that were loaded on a GPU.
 type gpuKernels struct {
@@ -38,7 +45,10 @@ type gpuKernels struct {
 // loadKernels loads what package kernels has for a GPU of this compute
 // capability, which the calling thread has made current. If nothing of it can be
 // used the error says why, and standard operators have to do.
-func loadKernels(major, minor int) (*gpuKernels, error) {
+//
+// The kernels of attention are loaded if they are asked for: they are large, and
+// a driver that compiles PTX takes its time.
+func loadKernels(major, minor int, attention bool) (*gpuKernels, error) {
 	manifest, err := kernels.All()
 	if err != nil {
 		return nil, err
@@ -51,8 +61,12 @@ func loadKernels(major, minor int) (*gpuKernels, error) {
 		return nil, errors.New(C.GoString(message))
 	}
 	var errs []error
-	for _, target := range targets {
-		k, err := loadTarget(manifest, target)
+	names := kernelNames[:]
+	if !attention {
+		names = names[:C.GPU_ATTENTION]
+	}
+	for i, target := range targets {
+		k, err := loadTargets(manifest, targets[i:], names)
 		if err == nil {
 			return k, nil
 		}
@@ -61,8 +75,10 @@ func loadKernels(major, minor int) (*gpuKernels, error) {
 	return nil, errors.Join(errs...)
 }
 
-func loadTarget(manifest kernels.Manifest, target string) (_ *gpuKernels, err error) {
-	k := &gpuKernels{C.gpu_new(), target}
+// loadTargets loads kernels from the images for the first target; those that have
+// none from the next.
+func loadTargets(manifest kernels.Manifest, targets, names []string) (_ *gpuKernels, err error) {
+	k := &gpuKernels{C.gpu_new(), targets[0]}
 	if k.module == nil {
 		return nil, errors.New("out of memory")
 	}
@@ -71,14 +87,17 @@ func loadTarget(manifest kernels.Manifest, target string) (_ *gpuKernels, err er
 			err = errors.Join(err, k.free())
 		}
 	}()
-	for i, name := range kernelNames {
+	for i, name := range names {
 		at := slices.IndexFunc(manifest.Kernels, func(k kernels.Kernel) bool { return k.Name == name })
 		if at < 0 {
 			return nil, fmt.Errorf("there is no kernel %s", name)
 		}
 		kernel := manifest.Kernels[at]
-		image, ok := kernel.For(target)
-		if !ok {
+		var image kernels.Image
+		if !slices.ContainsFunc(targets, func(target string) (ok bool) {
+			image, ok = kernel.For(target)
+			return ok
+		}) {
 			return nil, fmt.Errorf("there is no image of %s", name)
 		}
 		code, err := image.Code()
@@ -86,7 +105,7 @@ func loadTarget(manifest kernels.Manifest, target string) (_ *gpuKernels, err er
 			return nil, err
 		}
 		entry := C.CString(kernel.Entry)
-		launch := C.gpu_kernel{threads: C.uint(32 * image.Warps), shared: C.uint(image.Shared), block: C.size_t(kernel.Block)}
+		launch := C.gpu_kernel{threads: C.uint(32 * image.Warps), shared: C.uint(image.Shared), block: C.size_t(kernel.Block), arguments: C.size_t(len(kernel.Arguments))}
 		status := C.gpu_load(k.module, C.int(i), unsafe.Pointer(&code[0]), entry, launch)
 		C.free(unsafe.Pointer(entry))
 		if status != 0 {
@@ -112,10 +131,15 @@ func (k *gpuKernels) free() error {
 // the device may use, sorted: none on a GPU that the library's kernels do not
 // fit, as [Device.String] says.
 func (d *Device) Operators() []string {
-	if d.host || d.kernels != nil {
-		return slices.Clone(deviceOperators)
+	if !d.host && d.kernels == nil {
+		return nil
 	}
-	return nil
+	operators := slices.Clone(deviceOperators)
+	if d.host || d.options.Attention {
+		operators = append(operators, attentionOperators...)
+		slices.Sort(operators)
+	}
+	return operators
 }
 
 // describeKernels says for people which kernels are used.

@@ -14,13 +14,17 @@ enum {
   GPU_SUM_SQUARES = GPU_DROPOUT + 3,
   GPU_ADAMW,                     // [3]: float32 is without a copy
   GPU_ADAMW8BIT = GPU_ADAMW + 3, // [3]: the same
-  GPU_KERNELS = GPU_ADAMW8BIT + 3
+  GPU_ATTENTION = GPU_ADAMW8BIT + 3,          // [3], like the next two: the ones of attention
+  GPU_ATTENTION_QUERIES = GPU_ATTENTION + 3,
+  GPU_ATTENTION_KEYS = GPU_ATTENTION_QUERIES + 3,
+  GPU_KERNELS = GPU_ATTENTION_KEYS + 3
 };
 
 typedef struct gpu_kernel {
   void *module, *function;
   unsigned threads, shared; // of a program of the grid: its size, its dynamic shared memory in bytes
   size_t block;             // elements that a program works on
+  size_t arguments;         // beside the two that every kernel of Triton takes
 } gpu_kernel;
 
 // What a GPU has loaded.

@@ -9,7 +9,7 @@ static ops_operator *const operators[] = {&ops_gelu_grad, &ops_dropout_mask,    
                                           &ops_unskew,    &ops_layer_norm_grad, &ops_gemm,   &ops_linear_grad,
                                           &ops_attention, &ops_attention_probs, &ops_attention_grad,
                                           &ops_philox_dropout, &ops_sum_squares, &ops_adamw,
-                                          &ops_adamw8bit};
+                                          &ops_adamw8bit, &ops_flash_attention, &ops_flash_attention_grad};
 enum { OPERATORS = sizeof operators / sizeof *operators };
 
 // --- helpers --------------------------------------------------------------------
@@ -177,7 +177,7 @@ static OrtStatus *infer(const ops_custom_op *op, void *context) {
   ops_attributes attributes = {0};
   for (size_t i = 0; i < 2 && self->ints[i].name; i++)
     TRY(inferred_int(context, self->ints[i].name, (int64_t *)((char *)&attributes + self->ints[i].offset)));
-  enum { most_inputs = 10, most_outputs = 5 };
+  enum { most_inputs = 10, most_outputs = 6 };
   ops_shape in[most_inputs], out[most_outputs];
   size_t count;
   int any = OPS_ANY; // the type of the input that may have any; OPS_ANY: it is missing

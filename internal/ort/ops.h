@@ -65,8 +65,8 @@ typedef struct ops_custom_op {
 typedef struct ops_operator {
   ops_custom_op base; // filled by ops.c; must be first
   const char *name;
-  const char *inputs;  // a letter per input: f float, b bool, i int64, j int32, u uint8, a any type;
-                       // a capital may be missing
+  const char *inputs;  // a letter per input: f float, b bool, i int64, j int32, u uint8, a any type, all
+                       // of one; a capital may be missing
   const char *outputs; // likewise: a has the type of input a; A is there if input A is
   int in_place;        // the first output may take the first input's memory
   struct {
@@ -80,8 +80,8 @@ typedef struct ops_operator {
 } ops_operator;
 
 extern ops_operator ops_gelu_grad, ops_dropout_mask, ops_softmax_grad, ops_skew, ops_unskew, ops_layer_norm_grad,
-    ops_gemm, ops_linear_grad, ops_attention, ops_attention_probs, ops_attention_grad, ops_philox_dropout, ops_sum_squares, ops_adamw,
-    ops_adamw8bit;
+    ops_gemm, ops_linear_grad, ops_attention, ops_attention_probs, ops_attention_grad, ops_philox_dropout,
+    ops_sum_squares, ops_adamw, ops_adamw8bit, ops_flash_attention, ops_flash_attention_grad;
 
 // Adds the domain with all operators to the options of a session to be made.
 OrtStatus *ops_register(void *session_options);

@@ -59,7 +59,7 @@ func (r request) open(ctx context.Context, dir string, head deberta.Head, device
 	if err != nil {
 		return nil, err
 	}
-	device.Low, device.Pinned, device.Host, device.Standard = low, true, r.Device == "host", r.Standard
+	device.Low, device.Pinned, device.Host, device.Standard, device.Flash = low, true, r.Device == "host", r.Standard, r.Flash
 	return engine.Open(ctx, engine.Spec{
 		Dir: dir, Head: head, Device: &device,
 		Training: &engine.Training{Seed: 1, Optimizer: cmp.Or(r.Optimizer, "adamw_torch_fused"), WeightDecay: 0.01, MaxGradNorm: 1, Accumulation: 1, Recompute: r.Recompute},

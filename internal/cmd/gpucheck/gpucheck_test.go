@@ -70,7 +70,8 @@ func TestRehearsal(t *testing.T) {
 	const ok, failed = "ok", "**failed**"
 	expect(t, text, map[string]string{
 		"gradients, fp32": ok, "gradients, fp16": ok, "kernels, adamw_torch_fused": ok, "kernels, adamw_bnb_8bit": ok, "speed, ours": ok, "speed, ours, checkpointing": ok, "operators": ok,
-		"PyTorch": failed, "loss, fp32": failed, "loss, fp16": failed, "speed, eager": failed,
+		"gradients, fp32, fused attention": ok, "gradients, fp16, fused attention": ok, "kernels, fused attention": ok, "speed, ours, fused attention": ok,
+		"PyTorch": failed, "loss, fp32": failed, "loss, fp16": failed, "loss, fp16, fused attention": failed, "speed, eager": failed,
 	})
 	for _, want := range []string{"no module named torch", "| batch | Gemm |", "| optimizer | ", "| 30 | 0.", "| 2 × 32 | "} {
 		if !strings.Contains(text, want) {
@@ -91,8 +92,9 @@ func TestStandIn(t *testing.T) {
 	}
 	const ok, failed = "ok", "**failed**"
 	expect(t, text, map[string]string{
-		"gradients, fp32": failed, "gradients, bf16": failed, "kernels, adamw_torch_fused": failed, "kernels, adamw_bnb_8bit": failed, "loss, fp32": failed, "loss, bf16": failed,
-		"speed, ours": ok, "speed, ours, checkpointing": ok, "operators": ok,
+		"gradients, fp32": failed, "gradients, bf16": failed, "kernels, adamw_torch_fused": failed, "kernels, adamw_bnb_8bit": failed, "loss, fp32": failed, "loss, bf16": failed, "loss, bf16, fused attention": failed,
+		"gradients, fp32, fused attention": failed, "gradients, bf16, fused attention": failed, "kernels, fused attention": failed,
+		"speed, ours": ok, "speed, ours, checkpointing": ok, "speed, ours, fused attention": ok, "operators": ok,
 	})
 	if !strings.Contains(text, "off by 1.0e+00 in the worst of 8 cases") || !strings.Contains(text, "compute capability 9.0") {
 		t.Error("the gradients were not compared")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -32,16 +33,20 @@ func (c *check) gradients(ctx context.Context) {
 	c.printf("| precision | case | pooling | all | worst | |\n|---|---|---|---|---|---|\n")
 	for _, p := range []struct {
 		low    string
+		flash  bool
 		wanted float64
-	}{{"fp32", 1e-3}, {c.low(), 2e-2}} {
+	}{{"fp32", false, 1e-3}, {c.low(), false, 2e-2}, {"fp32", true, 1e-3}, {c.low(), true, 2e-2}} {
 		what := "gradients, " + p.low
+		if p.flash {
+			what += ", " + fused
+		}
 		cases, worst := 0, 0.0
-		err := c.ask(ctx, gradientTime, request{Do: "golden", Device: c.device, Low: p.low, Dir: c.goldenDir()}, func(line []byte) error {
+		err := c.ask(ctx, gradientTime, request{Do: "golden", Device: c.device, Low: p.low, Dir: c.goldenDir(), Flash: p.flash}, func(line []byte) error {
 			var d deviation
 			if err := json.Unmarshal(line, &d); err != nil {
 				return err
 			}
-			c.printf("| %s | %s | %s | %s | %s | %s |\n", p.low, d.Case, d.Pooling, d.All.small(), d.Worst.small(), d.Parameter)
+			c.printf("| %s | %s | %s | %s | %s | %s |\n", strings.TrimPrefix(what, "gradients, "), d.Case, d.Pooling, d.All.small(), d.Worst.small(), d.Parameter)
 			if p.low == "fp32" || d.Pooling != "max" {
 				cases++
 				worst = largest(worst, float64(d.All))
@@ -62,6 +67,9 @@ func (n number) small() string { return fmt.Sprintf("%.1e", float64(n)) }
 // standard names what is computed without kernels of our own, which tells faults of
 // these from others, and what they gain.
 const standard = "standard operators"
+
+// fused names what is computed with the fused attention.
+const fused = "fused attention"
 
 // curves compares the losses of a training with PyTorch's.
 func (c *check) curves(ctx context.Context) {
@@ -92,9 +100,10 @@ func (c *check) curves(ctx context.Context) {
 		ours, theirs *side
 	}
 	var all []comparison
-	ours := func(name, low string, standard bool) *side {
+	ours := func(name string, with request) *side {
 		return run("ours, "+name, func(receive func([]byte) error) error {
-			return c.ask(ctx, curveTime, request{Do: "curve", Device: c.device, Low: low, Dir: c.dir, Rate: curveRate, Standard: standard}, receive)
+			with.Do, with.Device, with.Dir, with.Rate = "curve", c.device, c.dir, curveRate
+			return c.ask(ctx, curveTime, with, receive)
 		})
 	}
 	torch := func(name string, amp bool) *side {
@@ -102,11 +111,12 @@ func (c *check) curves(ctx context.Context) {
 			return c.peer(ctx, curveTime, request{Do: "curve", AMP: amp, Dir: c.dir, Rate: curveRate}, receive)
 		})
 	}
-	all = append(all, comparison{"loss, fp32", 1e-3, ours("fp32", "fp32", false), torch("fp32", false)})
+	all = append(all, comparison{"loss, fp32", 1e-3, ours("fp32", request{Low: "fp32"}), torch("fp32", false)})
 	low := torch("bf16", true)
 	all = append(all,
-		comparison{"loss, " + c.low(), 5e-2, ours(c.low(), c.low(), false), low},
-		comparison{"loss, " + c.low() + ", " + standard, 5e-2, ours(c.low()+", "+standard, c.low(), true), low})
+		comparison{"loss, " + c.low(), 5e-2, ours(c.low(), request{Low: c.low()}), low},
+		comparison{"loss, " + c.low() + ", " + fused, 5e-2, ours(c.low()+", "+fused, request{Low: c.low(), Flash: true}), low},
+		comparison{"loss, " + c.low() + ", " + standard, 5e-2, ours(c.low()+", "+standard, request{Low: c.low(), Standard: true}), low})
 
 	c.printf("## Loss over %d steps\n\nThe same weights and batches (%v), no dropout, AdamW at %g.\n\n| step |", curveSteps, curveShape, curveRate)
 	for _, s := range sides {
@@ -145,12 +155,15 @@ func (c *check) curves(ctx context.Context) {
 // the same on the host: they drop the same elements.
 func (c *check) kernels(ctx context.Context) {
 	const steps, wanted = 10, 1e-3
-	for _, optimizer := range []string{"adamw_torch_fused", "adamw_bnb_8bit"} {
-		what := "kernels, " + optimizer
+	for _, of := range []struct {
+		what, optimizer string
+		flash           bool // on the device; the host has the composed attention
+	}{{"adamw_torch_fused", "adamw_torch_fused", false}, {"adamw_bnb_8bit", "adamw_bnb_8bit", false}, {fused, "adamw_torch_fused", true}} {
+		what := "kernels, " + of.what
 		var both [2]losses
 		var errs []error
 		for i, device := range []string{c.device, "host"} {
-			r := request{Do: "kernels", Device: device, Low: "fp32", Dir: c.goldenDir(), Rate: 1e-4, Optimizer: optimizer, Steps: steps}
+			r := request{Do: "kernels", Device: device, Low: "fp32", Dir: c.goldenDir(), Rate: 1e-4, Optimizer: of.optimizer, Steps: steps, Flash: of.flash && i == 0}
 			errs = append(errs, c.ask(ctx, kernelTime, r, func(line []byte) error { return json.Unmarshal(line, &both[i]) }))
 		}
 		if err := errors.Join(errs...); err != nil {
@@ -231,17 +244,18 @@ func (c *check) speeds(ctx context.Context) {
 		}
 		return col
 	}
-	ours := func(name string, recompute, standard bool) *column {
+	ours := func(name string, with request) *column {
 		return measure(name, func(receive func([]byte) error) error {
 			var errs []error
 			for _, s := range c.shapes { // each in its own process: arenas never shrink
-				errs = append(errs, c.ask(ctx, stepTime, request{Do: "speed", Device: c.device, Low: c.timed(), Dir: c.dir,
-					Shapes: pairs([]shape{s}), Steps: c.timedSteps(), Dropout: dropout, Recompute: recompute, Standard: standard}, receive))
+				with.Do, with.Device, with.Low, with.Dir = "speed", c.device, c.timed(), c.dir
+				with.Shapes, with.Steps, with.Dropout = pairs([]shape{s}), c.timedSteps(), dropout
+				errs = append(errs, c.ask(ctx, stepTime, with, receive))
 			}
 			return errors.Join(errs...)
 		})
 	}
-	plain, recomputing := ours("ours", false, false), ours("ours, checkpointing", true, false)
+	plain, recomputing, flash := ours("ours", request{}), ours("ours, checkpointing", request{Recompute: true}), ours("ours, "+fused, request{Flash: true})
 	torch := func(mode string, limit time.Duration) *column {
 		return measure(mode, func(receive func([]byte) error) error { return c.peer(ctx, limit, c.torch(mode, false), receive) })
 	}
@@ -252,7 +266,7 @@ func (c *check) speeds(ctx context.Context) {
 	} else {
 		c.progress("the package disentangled-flash is not there")
 	}
-	standards := ours("ours, "+standard, false, true)
+	standards := ours("ours, "+standard, request{Standard: true})
 
 	c.printf("## Speed and memory\n\nTraining in %s, dropout %g: samples/s, and GB of the device's memory in use.\n\n| batch × length |", c.timed(), dropout)
 	for _, col := range columns {
@@ -271,7 +285,7 @@ func (c *check) speeds(ctx context.Context) {
 				c.printf(" %s |", strings.ReplaceAll(t.Error, "|", "/"))
 			default:
 				c.printf(" %.1f, %.1f GB |", float64(t.Speed), float64(t.MemoryGB))
-				if col != plain && col != recomputing && col != standards {
+				if !slices.Contains([]*column{plain, recomputing, flash, standards}, col) {
 					best = max(best, float64(t.Speed))
 				}
 			}
@@ -283,12 +297,14 @@ func (c *check) speeds(ctx context.Context) {
 		}
 	}
 	c.printf("\n")
-	for _, col := range []*column{plain, recomputing, eager} {
+	for _, col := range []*column{plain, recomputing, flash, eager} {
 		c.judge(col.complete(c.shapes), "speed, "+col.name, fmt.Sprintf("%d of %d shapes", col.measured(c.shapes), len(c.shapes)), "all")
 	}
 	if largest := c.shapes[len(c.shapes)-1]; c.device == "cuda" {
-		whole, saved := plain.of[largest].MemoryGB, recomputing.of[largest].MemoryGB
-		c.judge(saved < whole, "checkpointing", fmt.Sprintf("%.1f GB instead of %.1f GB for %v", float64(saved), float64(whole), largest), "less")
+		for _, col := range []*column{recomputing, flash} {
+			whole, saved := plain.of[largest].MemoryGB, col.of[largest].MemoryGB
+			c.judge(saved < whole, "memory, "+col.name, fmt.Sprintf("%.1f GB instead of %.1f GB for %v", float64(saved), float64(whole), largest), "less")
+		}
 	}
 }
 

@@ -32,6 +32,7 @@ type request struct {
 	Dropout   float64  `json:"dropout"`
 	Recompute bool     `json:"recompute"`
 	Standard  bool     `json:"standard"` // without kernels of our own
+	Flash     bool     `json:"flash"`    // with our fused attention
 	Warm      bool     `json:"warm"`
 }
 
