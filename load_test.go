@@ -278,7 +278,7 @@ func TestWarmup(t *testing.T) {
 		t.Fatal(err)
 	}
 	load(t, b, dir, criteria.WithWarmup(), criteria.WithBatchSize(12))
-	want := [][2]int{{1, 32}, {1, 64}, {1, 80}, {2, 32}, {4, 32}, {8, 32}, {12, 32}}
+	want := [][2]int{{1, 16}, {1, 32}, {1, 64}, {1, 80}, {2, 16}, {4, 16}, {8, 16}, {12, 16}}
 	if diff := cmp.Diff(want, shapes); diff != "" {
 		t.Errorf("shapes (-want +got):\n%s", diff)
 	}
