@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/criteria-go/criteria/internal/engine"
 )
 
 // batcher gathers the pairs of concurrent calls into batches for one session.
@@ -245,8 +247,8 @@ func (b *batcher) take() []waitingPair {
 	return batch
 }
 
-// Lengths are computed in steps of lengthStep tokens by the default engine.
-const lengthStep = 16
+// Lengths are computed in steps of so many tokens by the default engine.
+const lengthStep = engine.LengthStep
 
 // company returns the indices of at most size pairs that make a batch: the first
 // one and those nearest to it in length, as long as no more than a quarter of

@@ -155,6 +155,22 @@ func testDeviceResume(t *testing.T, optimizer string) {
 	}
 }
 
+// compareRounded checks that the trace of a training in float16 is near the one in
+// float32, and not the same.
+func compareRounded(t *testing.T, want, got []float64) {
+	t.Helper()
+	rounded := false
+	for i := range want {
+		if math.Abs(got[i]-want[i]) > 0.02*math.Abs(want[i]) {
+			t.Errorf("number %d of the trace is %v, want %v", i, got[i], want[i])
+		}
+		rounded = rounded || got[i] != want[i]
+	}
+	if !rounded {
+		t.Error("nothing was rounded")
+	}
+}
+
 // TestLossScaling: training in float16 follows that in float32; an update that
 // overflows is skipped and halves the scale; enough good ones double it.
 func TestLossScaling(t *testing.T) {
@@ -166,17 +182,7 @@ func testLossScaling(t *testing.T, standard bool) {
 	spec := onHost(t, graph.Float16)
 	spec.Device.Standard = standard
 	full, half := openEngine(t, onHost(t, graph.Float32), false), openEngine(t, spec, false)
-	want, got := train(t, full, 0, 6), train(t, half, 0, 6)
-	rounded := false
-	for i := range want {
-		if math.Abs(got[i]-want[i]) > 0.02*math.Abs(want[i]) {
-			t.Errorf("number %d of the trace is %v, want %v", i, got[i], want[i])
-		}
-		rounded = rounded || got[i] != want[i]
-	}
-	if !rounded {
-		t.Error("nothing was rounded")
-	}
+	compareRounded(t, train(t, full, 0, 6), train(t, half, 0, 6))
 
 	a := half.accelerator
 	set := func(scale, good float32) {

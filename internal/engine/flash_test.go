@@ -77,17 +77,7 @@ func TestFlashTraining(t *testing.T) {
 // TestFlashHalf: so does training in float16.
 func TestFlashHalf(t *testing.T) {
 	full, half := openEngine(t, onHost(t, graph.Float32), false), openEngine(t, flashOnHost(t, graph.Float16), false)
-	want, got := train(t, full, 0, 6), train(t, half, 0, 6)
-	rounded := false
-	for i := range want {
-		if math.Abs(got[i]-want[i]) > 0.02*math.Abs(want[i]) {
-			t.Errorf("number %d of the trace is %v, want %v", i, got[i], want[i])
-		}
-		rounded = rounded || got[i] != want[i]
-	}
-	if !rounded {
-		t.Error("nothing was rounded")
-	}
+	compareRounded(t, train(t, full, 0, 6), train(t, half, 0, 6))
 }
 
 // TestGoldenFlashGradients compares the gradients of the fused attention with those

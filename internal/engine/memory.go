@@ -31,7 +31,7 @@ func TrainingMemory(spec Spec, rows, length int) (int64, error) {
 	if t := spec.Training; t != nil && t.Optimizer == adamW8bit {
 		perParam -= 6
 	}
-	rows, length = roundRows(rows), roundUp(length, lengthStep)
+	rows, length = roundRows(rows), roundUp(length, LengthStep)
 	tokens := 40 * rows * length * c.HiddenSize * c.Layers
 	attention := 4 * rows * length * length * c.Heads * c.Layers
 	return int64(params*perParam) + 4*int64(tokens+attention), nil

@@ -45,10 +45,10 @@ type batchTensors struct {
 	weights, loss, logits ort.Tensor
 }
 
-// Lengths are rounded up to multiples of lengthStep: few shapes, little padding.
-// On a device, whose kernels work on larger tiles, it is deviceLengthStep.
+// Lengths, in tokens, are rounded up to multiples of LengthStep: few shapes, little
+// padding. On a device, whose kernels work on larger tiles, it is deviceLengthStep.
 const (
-	lengthStep       = 16
+	LengthStep       = 16
 	deviceLengthStep = 32
 )
 
@@ -58,7 +58,7 @@ func (e *Engine) program(k kind, b Batch) (*program, error) {
 	if err := e.check(b); err != nil {
 		return nil, err
 	}
-	key := programKey{k, roundRows(b.Rows), roundUp(b.Length, lengthStep)}
+	key := programKey{k, roundRows(b.Rows), roundUp(b.Length, LengthStep)}
 	if p, ok := e.programs.get(key); ok {
 		return p, nil
 	}

@@ -12,9 +12,9 @@
 enum {
   GPU_DROPOUT, // [3]
   GPU_SUM_SQUARES = GPU_DROPOUT + 3,
-  GPU_ADAMW,                     // [3]: float32 is without a copy
-  GPU_ADAMW8BIT = GPU_ADAMW + 3, // [3]: the same
-  GPU_ATTENTION = GPU_ADAMW8BIT + 3,          // [3], like the next two: the ones of attention
+  GPU_ADAMW,                         // [3]: float32 is without a copy
+  GPU_ADAMW8BIT = GPU_ADAMW + 3,     // [3]: the same
+  GPU_ATTENTION = GPU_ADAMW8BIT + 3, // [3], like the next two
   GPU_ATTENTION_QUERIES = GPU_ATTENTION + 3,
   GPU_ATTENTION_KEYS = GPU_ATTENTION_QUERIES + 3,
   GPU_KERNELS = GPU_ATTENTION_KEYS + 3

@@ -11,9 +11,9 @@
 // A row of x [B·L, 3·D] has q, k and v, a row of positions [R, 2·D] pq and pk,
 // each of D = heads·d elements, as one product with their weights yields them;
 // context is [B·L, D]; tokens [B·L, 1], 1 for a token and 0 for padding; index
-// int64 [2L-1], rising; mask bool and probs [heads, B, L, L]. What probs has in rows and columns of padding at the end of a
-// sequence is left undefined, and the context of such rows is 0: nothing reads
-// it.
+// int64 [2L-1], rising; mask bool and probs [heads, B, L, L]. What probs has in
+// rows and columns of padding at the end of a sequence is left undefined, and the
+// context of such rows is 0: nothing reads it.
 //
 // One task is one head: its matrices stay in the core's cache, nothing is
 // transposed or copied in memory, and each used relative position is multiplied

@@ -13,6 +13,7 @@ import (
 
 	"github.com/criteria-go/criteria"
 	"github.com/criteria-go/criteria/internal/data"
+	"github.com/criteria-go/criteria/internal/engine"
 )
 
 const (
@@ -38,8 +39,8 @@ func (b *bench) epoch() error {
 	lengths := realLengths(epochPairs)
 	var ours, dynamic, fixed []shape
 	for _, plan := range data.Batches(lengths, batchSize, 1, 1, 1) {
-		// The engine fills lengths up to a multiple of 16.
-		ours = append(ours, shape{len(plan.Indices), (plan.Length + 15) / 16 * 16})
+		steps := (plan.Length + engine.LengthStep - 1) / engine.LengthStep // what the engine fills up
+		ours = append(ours, shape{len(plan.Indices), steps * engine.LengthStep})
 	}
 	order := rand.New(rand.NewPCG(7, 8)).Perm(len(lengths))
 	for batch := range slices.Chunk(order, batchSize) {
