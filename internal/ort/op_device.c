@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "low.h"
 #include "ops.h"
 #include "philox.h"
 
@@ -110,29 +111,6 @@ OrtStatus *ops_open_copy(void *context, size_t input, size_t output, size_t elem
   c->data = (uint16_t *)data;
   c->first = elements - ops_elements(&shape);
   return NULL;
-}
-
-static uint32_t bits_of(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-// Both round to the nearest, ties to even.
-static uint16_t bfloat16(float x) {
-  uint32_t bits = bits_of(x);
-  if (x != x) return (uint16_t)(bits >> 16 | 0x40);
-  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-static uint16_t float16(float x) {
-  uint16_t sign = (uint16_t)(bits_of(x) >> 16 & 0x8000);
-  float size = fabsf(x);
-  if (x != x) return sign | 0x7e00;
-  if (size >= 65520) return sign | 0x7c00; // halfway from the largest number to the next
-  if (size < 0x1p-14f) return sign | (uint16_t)nearbyintf(size * 0x1p24f); // subnormal: multiples of 2⁻²⁴
-  uint32_t bits = bits_of(size) - ((127 - 15) << 23); // the exponent as float16 has it
-  return sign | (uint16_t)((bits + 0xfff + (bits >> 13 & 1)) >> 13);
 }
 
 static void copy_element(const ops_copy *c, size_t i, float x) {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "low.h"
 #include "philox.h"
 
 OrtStatus *flash_read(const ops_attributes *a, void *context, int gradient, flash_inputs *in) {
@@ -42,34 +43,12 @@ OrtStatus *flash_read(const ops_attributes *a, void *context, int gradient, flas
 
 // --- numbers of both types ----------------------------------------------------------------
 
-static float from_half(uint16_t h) {
-  int exponent = h >> 10 & 31, fraction = h & 1023;
-  float x = exponent == 0    ? ldexpf((float)fraction, -24)
-            : exponent < 31 ? ldexpf((float)(1024 + fraction), exponent - 25)
-            : fraction      ? NAN
-                            : INFINITY;
-  return h >> 15 ? -x : x;
-}
-
-// Rounds to the nearest, ties to even; what is too large becomes infinite.
-static uint16_t to_half(float x) {
-  uint16_t sign = signbit(x) ? 0x8000 : 0;
-  x = fabsf(x);
-  if (isnan(x)) return sign | 0x7e00;
-  if (x >= 65520) return sign | 0x7c00;
-  int exponent = -13; // of subnormal numbers
-  if (x >= 0x1p-14f) frexpf(x, &exponent);
-  float steps = nearbyintf(ldexpf(x, 11 - exponent));
-  // The leading bit of steps, 1024, adds 1 to the exponent.
-  return sign | (uint16_t)(((exponent + 13) << 10) + (int)steps);
-}
-
 // A copy of numbers as float32, or zeros to be filled if there are none.
 static float *floats(const void *x, size_t n, int type) {
   float *y = calloc(n, sizeof *y);
   const float *full = x;
   const uint16_t *half = x;
-  for (size_t i = 0; y && x && i < n; i++) y[i] = type == OPS_FLOAT ? full[i] : from_half(half[i]);
+  for (size_t i = 0; y && x && i < n; i++) y[i] = type == OPS_FLOAT ? full[i] : from_float16(half[i]);
   return y;
 }
 
@@ -80,7 +59,7 @@ static OrtStatus *put(void *context, size_t i, const ops_shape *shape, int type,
     if (type == OPS_FLOAT)
       out[j] = x[j];
     else
-      ((uint16_t *)out)[j] = to_half(x[j]);
+      ((uint16_t *)out)[j] = float16(x[j]);
   return NULL;
 }
 
