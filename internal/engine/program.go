@@ -30,11 +30,12 @@ type program struct {
 	session *ort.Session
 	binding *ort.Binding
 
-	memory *ort.Buffer // of all tensors below
+	memory *ort.Buffer // of all tensors below but rowGradients
 	batchTensors
-	lossScale, rowGradients ort.Tensor // training only
-	scores                  ort.Tensor // explanation only
-	masks                   int        // generation of the mask buffer that is bound; 0: none
+	lossScale    ort.Tensor // training only
+	scores       ort.Tensor // explanation only
+	rowGradients ort.Tensor // training only: in the trainer's scratch memory
+	scratch      int        // generation of the scratch memory that is bound; 0: none
 }
 
 // batchTensors are what a graph reads of a batch and what it computes for it.
@@ -137,14 +138,14 @@ func (e *Engine) compile(key programKey) (_ *program, err error) {
 
 // allocate makes the tensors of a program, all in one buffer.
 func (e *Engine) allocate(p *program, key programKey) (err error) {
-	rows, length, d := key.rows, key.length, e.model.Config.HiddenSize
+	rows, length := key.rows, key.length
 	p.rows, p.length = rows, length
 	tokens := rows * length
 	// In elements of four bytes; int64 tensors come first, for alignment.
 	size := 2*(2*tokens+rows) + rows + 1 + rows*deberta.Classes
 	switch key.kind {
 	case training, accumulating:
-		size += 1 + tokens*d
+		size++
 	case explanation:
 		size += tokens
 	}
@@ -169,7 +170,6 @@ func (e *Engine) allocate(p *program, key programKey) (err error) {
 	switch key.kind {
 	case training, accumulating:
 		take(&p.lossScale, ort.Float32)
-		take(&p.rowGradients, ort.Float32, tokens, d)
 	case explanation:
 		take(&p.scores, ort.Float32, rows, length)
 	}

@@ -6,7 +6,7 @@ import "errors"
 // with its evaluations meets about 70 shapes of batches, a classifier that is
 // called with batches of all sizes hundreds. With the base model, a graph for
 // evaluation takes 2 to 3 MB and 20 ms to compile, one for training batches of 8
-// takes 5 to 40 MB, with their length, and 50 to 75 ms: little beside running it.
+// takes 5 to 25 MB, with their length, and 50 to 75 ms: little beside running it.
 const maxPrograms = 96
 
 // programs are the graphs that were compiled for shapes of batches, as many as

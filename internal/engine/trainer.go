@@ -25,8 +25,8 @@ type trainer struct {
 	gradients   *ort.Buffer // flat, laid out like the parameters
 	accumulated int         // micro-batches in gradients
 
-	masks      *ort.Buffer // dropout masks of the running micro-batch
-	generation int         // counts the mask buffers, so that programs bind anew
+	scratch    *ort.Buffer // gradients of looked-up rows and dropout masks of the running micro-batch
+	generation int         // counts the buffers of scratch memory, so that programs bind anew
 
 	words  *embeddings
 	zero   func(block int) bool // of words, made once
@@ -59,7 +59,7 @@ func (t *trainer) close() error {
 	if t.optimizer != nil {
 		errs = append(errs, t.optimizer.close())
 	}
-	for _, b := range []*ort.Buffer{t.gradients, t.masks} {
+	for _, b := range []*ort.Buffer{t.gradients, t.scratch} {
 		if b != nil {
 			errs = append(errs, b.Free())
 		}
@@ -72,25 +72,22 @@ func dropoutScale(p float64) float64 { return 1 / dropout.KeepProbability(p) }
 
 // bindGradients binds the inputs and outputs that only training has. The
 // gradients of all parameters go to their places in the flat buffer, except the
-// word embeddings', which come as rows.
+// word embeddings', which come as rows: see [trainer.bindScratch].
 func (t *trainer) bindGradients(p *program, k kind) error {
 	if err := p.binding.BindInput(deberta.LossScale, p.lossScale); err != nil {
 		return err
 	}
 	for _, w := range p.graph.Weights {
-		if !w.Trained {
+		if !w.Trained || w.Name == deberta.WordEmbeddings {
 			continue
 		}
-		view := p.rowGradients
-		if w.Name != deberta.WordEmbeddings {
-			var err error
-			if view, err = t.layout.view(t.gradients, w); err != nil {
+		view, err := t.layout.view(t.gradients, w)
+		if err != nil {
+			return err
+		}
+		if k == accumulating {
+			if err := p.binding.BindInput(deberta.SumOf(w.Name), view); err != nil {
 				return err
-			}
-			if k == accumulating {
-				if err := p.binding.BindInput(deberta.SumOf(w.Name), view); err != nil {
-					return err
-				}
 			}
 		}
 		if err := p.binding.BindOutput(deberta.GradientOf(w.Name), view); err != nil {
@@ -149,7 +146,7 @@ func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Res
 	p.load(b)
 	t.settle(p.ids.Int64())
 	p.lossScale.Float32()[0] = 1
-	if err := t.drawMasks(p, step, micro); err != nil {
+	if err := t.prepare(p, step, micro); err != nil {
 		return Result{}, err
 	}
 	if err := p.binding.Run(ctx); err != nil {
@@ -162,19 +159,20 @@ func (t *trainer) accumulate(ctx context.Context, b Batch, step, micro int) (Res
 	return r, nil
 }
 
-// drawMasks fills the dropout masks of a program.
-func (t *trainer) drawMasks(p *program, step, micro int) error {
-	size := 0
+// prepare makes room for what the running micro-batch alone needs, and draws its
+// dropout masks there.
+func (t *trainer) prepare(p *program, step, micro int) error {
+	size := rowGradientBytes(p, t.model.Config.HiddenSize)
 	for _, m := range p.graph.Masks {
 		size += roundUp(volume(m.Shape), alignment)
 	}
-	if t.masks == nil || len(t.masks.Bytes()) < size {
+	if t.scratch == nil || len(t.scratch.Bytes()) < size {
 		buffer, err := ort.NewBuffer(size)
 		if err != nil {
-			return fmt.Errorf("engine: memory for dropout masks: %w", err)
+			return fmt.Errorf("engine: memory for dropout masks and gradients of rows: %w", err)
 		}
-		old := t.masks
-		t.masks = buffer
+		old := t.scratch
+		t.scratch = buffer
 		t.generation++
 		if old != nil {
 			// Programs bound to it bind anew before they run again.
@@ -183,26 +181,39 @@ func (t *trainer) drawMasks(p *program, step, micro int) error {
 			}
 		}
 	}
-	if p.masks != t.generation {
-		if err := t.bindMasks(p); err != nil {
+	if p.scratch != t.generation {
+		if err := t.bindScratch(p); err != nil {
 			return err
 		}
-		p.masks = t.generation
+		p.scratch = t.generation
 	}
-	offset := 0
+	offset := rowGradientBytes(p, t.model.Config.HiddenSize)
 	for site, m := range p.graph.Masks {
 		n := volume(m.Shape)
 		key := dropout.Key{Seed: t.spec.Seed, Step: uint64(step)<<16 | uint64(micro), Site: uint64(site)}
-		dropout.Fill(t.masks.Bytes()[offset:offset+n], key, m.Drop, t.threads)
+		dropout.Fill(t.scratch.Bytes()[offset:offset+n], key, m.Drop, t.threads)
 		offset += roundUp(n, alignment)
 	}
 	return nil
 }
 
-func (t *trainer) bindMasks(p *program) error {
-	offset := 0
+// rowGradientBytes is what the gradients of looked-up rows take, which begin the
+// scratch memory.
+func rowGradientBytes(p *program, width int) int {
+	return roundUp(4*p.rows*p.length*width, alignment)
+}
+
+func (t *trainer) bindScratch(p *program) (err error) {
+	width := t.model.Config.HiddenSize
+	if p.rowGradients, err = t.scratch.Tensor(ort.Float32, 0, p.rows*p.length, width); err != nil {
+		return err
+	}
+	if err := p.binding.BindOutput(deberta.GradientOf(deberta.WordEmbeddings), p.rowGradients); err != nil {
+		return err
+	}
+	offset := rowGradientBytes(p, width)
 	for _, m := range p.graph.Masks {
-		view, err := t.masks.Tensor(ort.Bool, offset, m.Shape...)
+		view, err := t.scratch.Tensor(ort.Bool, offset, m.Shape...)
 		if err != nil {
 			return err
 		}
