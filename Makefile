@@ -93,9 +93,9 @@ mlflow-venv: ## provide a Python environment with mlflow and onnx
 peer-venv: ## provide a Python environment with torch and transformers
 	@$(DEPS) venv peer
 
-kernels: ## compile the GPU kernels anew, from kernels/*.py (needs no GPU)
-	@python=$$($(DEPS) venv kernels) && new=$$(mktemp -d) && PYTHONDONTWRITEBYTECODE=1 "$$python" kernels/build.py "$$new" && \
-		rm -rf kernels/bin && mkdir kernels/bin && cp -R "$$new"/. kernels/bin && rm -rf "$$new"
+kernels: ## compile the GPU kernels anew, from internal/kernels/*.py (needs no GPU)
+	@python=$$($(DEPS) venv kernels) && new=$$(mktemp -d) && PYTHONDONTWRITEBYTECODE=1 "$$python" internal/kernels/build.py "$$new" && \
+		rm -rf internal/kernels/bin && mkdir internal/kernels/bin && cp -R "$$new"/. internal/kernels/bin && rm -rf "$$new"
 
 clean: ## remove what builds and tests leave here; results of runs stay
 	@find . -path ./.git -prune -o -type f \( -name '*.test' -o -name '*.prof' \) -exec rm -f {} +

@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 const modulePath = "github.com/criteria-go/criteria"
@@ -83,7 +83,7 @@ var modelFiles = []string{"config.json", "spm.model", "tokenizer.json", "tokeniz
 // modelHashes returns the SHA-256 of the files of the checkpoint in dir, as far
 // as they are there: an engine or a tokenizer of the caller's may need others.
 func modelHashes(ctx context.Context, dir string) (map[string]string, error) {
-	weights, err := checkpoint.Files(dir)
+	weights, err := weights.Files(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("criteria: %w", err)
 	}

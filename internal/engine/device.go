@@ -7,11 +7,11 @@ import (
 	"math"
 	"path/filepath"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/graph"
 	"github.com/criteria-go/criteria/internal/optim"
 	"github.com/criteria-go/criteria/internal/ort"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // DeviceSpec says on which device a model is computed, and how.
@@ -692,6 +692,6 @@ func (a *accelerator) hostState() (_ hostState, err error) {
 
 // stateful is the part of an optimizer that files hold.
 type stateful interface {
-	state() []checkpoint.Source
-	restore(file *checkpoint.File) error
+	state() []weights.Source
+	restore(file *weights.File) error
 }

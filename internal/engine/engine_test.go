@@ -17,8 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 var tinyHead = deberta.Head{Pooling: "cls", HiddenDims: []int{16}, Activation: "relu", Dropout: 0.1}
@@ -473,7 +473,7 @@ func TestSavedConfigKeepsKeys(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config.json (-read +saved):\n%s", diff)
 	}
-	file, err := checkpoint.Open(filepath.Join(dir, weightsFile))
+	file, err := weights.Open(filepath.Join(dir, weightsFile))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,9 +11,9 @@ import (
 	"strings"
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/graph"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // Exports read a saved model from its folder; they need no ONNX Runtime.
@@ -29,7 +29,7 @@ const (
 type savedModel struct {
 	deberta.Model
 	config []byte // config.json
-	file   *checkpoint.File
+	file   *weights.File
 }
 
 func openSaved(dir string) (*savedModel, error) {
@@ -48,7 +48,7 @@ func openSaved(dir string) (*savedModel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: %s: %w", dir, err)
 	}
-	file, err := checkpoint.Open(dir)
+	file, err := weights.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
@@ -137,7 +137,7 @@ func ExportTransformers(ctx context.Context, modelDir, dir string) (class string
 		class = "DebertaV2ForSequenceClassification"
 	}
 
-	var model, head []checkpoint.Source
+	var model, head []weights.Source
 	for _, p := range m.Params() {
 		switch name := p.Name; {
 		case p.IsHead() && whole: // below
@@ -161,11 +161,11 @@ func ExportTransformers(ctx context.Context, modelDir, dir string) (class string
 		return "", err
 	}
 	format := map[string]string{"format": "pt"}
-	if err := checkpoint.WriteSafetensors(filepath.Join(dir, weightsFile), format, model); err != nil {
+	if err := weights.WriteSafetensors(filepath.Join(dir, weightsFile), format, model); err != nil {
 		return "", fmt.Errorf("engine: %w", err)
 	}
 	if !whole {
-		if err := checkpoint.WriteSafetensors(filepath.Join(dir, headFile), format, head); err != nil {
+		if err := weights.WriteSafetensors(filepath.Join(dir, headFile), format, head); err != nil {
 			return "", fmt.Errorf("engine: %w", err)
 		}
 	}
@@ -173,8 +173,8 @@ func ExportTransformers(ctx context.Context, modelDir, dir string) (class string
 }
 
 // source is a parameter under a name of its own, in float32.
-func (m *savedModel) source(ctx context.Context, p deberta.Param, name string) checkpoint.Source {
-	return checkpoint.Source{Name: name, DType: checkpoint.F32, Shape: int64s(p.Shape), WriteTo: func(w io.Writer) error {
+func (m *savedModel) source(ctx context.Context, p deberta.Param, name string) weights.Source {
+	return weights.Source{Name: name, DType: weights.F32, Shape: int64s(p.Shape), WriteTo: func(w io.Writer) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -182,13 +182,13 @@ func (m *savedModel) source(ctx context.Context, p deberta.Param, name string) c
 		if err != nil {
 			return err
 		}
-		return checkpoint.Float32s(name, int64s(p.Shape), elements).WriteTo(w)
+		return weights.Float32s(name, int64s(p.Shape), elements).WriteTo(w)
 	}}
 }
 
 // sequenceClassifier returns the head as DebertaV2ForSequenceClassification has
 // it: pooler.dense and classifier.
-func (m *savedModel) sequenceClassifier() ([]checkpoint.Source, error) {
+func (m *savedModel) sequenceClassifier() ([]weights.Source, error) {
 	elements := map[string][]float32{}
 	for _, p := range m.Params() {
 		if p.IsHead() {
@@ -215,11 +215,11 @@ func (m *savedModel) sequenceClassifier() ([]checkpoint.Source, error) {
 		copy(classifier[c*d:], elements[last+".weight"][c*width:][:width])
 	}
 	square, wide := int64(d), int64(deberta.Classes)
-	return []checkpoint.Source{
-		checkpoint.Float32s("pooler.dense.weight", []int64{square, square}, dense),
-		checkpoint.Float32s("pooler.dense.bias", []int64{square}, bias),
-		checkpoint.Float32s("classifier.weight", []int64{wide, square}, classifier),
-		checkpoint.Float32s("classifier.bias", []int64{wide}, elements[last+".bias"]),
+	return []weights.Source{
+		weights.Float32s("pooler.dense.weight", []int64{square, square}, dense),
+		weights.Float32s("pooler.dense.bias", []int64{square}, bias),
+		weights.Float32s("classifier.weight", []int64{wide, square}, classifier),
+		weights.Float32s("classifier.bias", []int64{wide}, elements[last+".bias"]),
 	}, nil
 }
 

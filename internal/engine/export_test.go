@@ -15,9 +15,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/graphaudit"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // exportCases are heads of every kind, and whether transformers has a class for
@@ -323,7 +323,7 @@ func TestExportTransformersFiles(t *testing.T) {
 			if diff := cmp.Diff(wantFiles, filesIn(t, out)); diff != "" {
 				t.Errorf("files (-want +got):\n%s", diff)
 			}
-			file, err := checkpoint.Open(out)
+			file, err := weights.Open(out)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,10 +14,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/golden"
 	"github.com/criteria-go/criteria/internal/golden/tensors"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 func tinyDir(t testing.TB) string { return filepath.Join(golden.Dir(t), "model", "tiny-deberta") }
@@ -172,7 +172,7 @@ func TestGoldenSavedKeys(t *testing.T) {
 	got, params := map[string][]int64{}, 0
 	for _, name := range saved.Names() {
 		info := saved.Info(name)
-		if info.DType != checkpoint.F32 {
+		if info.DType != weights.F32 {
 			t.Errorf("%s has type %s, want F32", name, info.DType)
 		}
 		if strings.HasPrefix(name, "deberta.") {

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/optim"
 	"github.com/criteria-go/criteria/internal/ort"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // An optimizer updates the flat parameters by the flat gradients.
@@ -20,8 +20,8 @@ type optimizer interface {
 	// gradScale.
 	step(ctx context.Context, t int, learningRate float64, gradScale float32) error
 	// state lists the tensors to be saved; restore reads them back.
-	state() []checkpoint.Source
-	restore(file *checkpoint.File) error
+	state() []weights.Source
+	restore(file *weights.File) error
 	close() error
 }
 
@@ -76,11 +76,11 @@ func (o *flat) update(t int, learningRate float64, gradScale float32, weightDeca
 // Names of the moments in a saved state, those of torch.optim.AdamW.
 const moment1, moment2 = "exp_avg.", "exp_avg_sq."
 
-func (o *flat) state() []checkpoint.Source {
+func (o *flat) state() []weights.Source {
 	return append(o.engine.weights(o.m.Float32(), moment1), o.engine.weights(o.v.Float32(), moment2)...)
 }
 
-func (o *flat) restore(file *checkpoint.File) error {
+func (o *flat) restore(file *weights.File) error {
 	for i, p := range o.engine.layout.params {
 		err := errors.Join(
 			file.ReadFloat32(moment1+p.Name, o.engine.layout.slice(o.m.Float32(), i)),
@@ -315,27 +315,27 @@ func (o *quantized) step(_ context.Context, t int, learningRate float64, gradSca
 // Names of the 8-bit state in a file, those of bitsandbytes.
 const state1, state2, absmax1, absmax2 = "state1.", "state2.", "absmax1.", "absmax2."
 
-func (o *quantized) state() []checkpoint.Source {
-	var sources []checkpoint.Source
+func (o *quantized) state() []weights.Source {
+	var sources []weights.Source
 	for i, p := range o.engine.layout.params {
 		shape := int64s(p.Shape)
 		if c := o.codes[i]; c.M == nil {
 			sources = append(sources,
-				checkpoint.Float32s(moment1+p.Name, shape, o.floats[i][0]),
-				checkpoint.Float32s(moment2+p.Name, shape, o.floats[i][1]))
+				weights.Float32s(moment1+p.Name, shape, o.floats[i][0]),
+				weights.Float32s(moment2+p.Name, shape, o.floats[i][1]))
 		} else {
 			scales := []int64{int64(len(c.MScale))}
 			sources = append(sources,
-				checkpoint.Bytes(state1+p.Name, checkpoint.U8, shape, c.M),
-				checkpoint.Bytes(state2+p.Name, checkpoint.U8, shape, c.V),
-				checkpoint.Float32s(absmax1+p.Name, scales, c.MScale),
-				checkpoint.Float32s(absmax2+p.Name, scales, c.VScale))
+				weights.Bytes(state1+p.Name, weights.U8, shape, c.M),
+				weights.Bytes(state2+p.Name, weights.U8, shape, c.V),
+				weights.Float32s(absmax1+p.Name, scales, c.MScale),
+				weights.Float32s(absmax2+p.Name, scales, c.VScale))
 		}
 	}
 	return sources
 }
 
-func (o *quantized) restore(file *checkpoint.File) error {
+func (o *quantized) restore(file *weights.File) error {
 	for i, p := range o.engine.layout.params {
 		var err error
 		if c := o.codes[i]; c.M == nil {

@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/dropout"
 	"github.com/criteria-go/criteria/internal/optim"
 	"github.com/criteria-go/criteria/internal/ort"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // trainer is what an engine holds for training only.
@@ -295,7 +295,7 @@ func (t *trainer) save(path string) error {
 func writeState(path, name string, updates int, o stateful, more map[string]string) error {
 	metadata := map[string]string{updatesKey: strconv.Itoa(updates), optimizerKey: name}
 	maps.Copy(metadata, more)
-	if err := checkpoint.WriteSafetensors(path, metadata, o.state()); err != nil {
+	if err := weights.WriteSafetensors(path, metadata, o.state()); err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
 	return nil
@@ -317,7 +317,7 @@ func (t *trainer) restore(path string) error {
 
 // readState reads what writeState wrote.
 func readState(path, name string, o stateful) (updates int, metadata map[string]string, err error) {
-	file, err := checkpoint.Open(path)
+	file, err := weights.Open(path)
 	if err != nil {
 		return 0, nil, fmt.Errorf("engine: %w", err)
 	}

@@ -12,8 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // Files of a saved model.
@@ -91,7 +91,7 @@ func (e *Engine) configJSON() ([]byte, error) {
 
 // load fills the parameters from the checkpoint in dir.
 func (e *Engine) load(ctx context.Context, dir string) error {
-	file, err := checkpoint.Open(dir)
+	file, err := weights.Open(dir)
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
@@ -122,7 +122,7 @@ func (e *Engine) load(ctx context.Context, dir string) error {
 
 // findParam returns the name under which the file holds a parameter. A bare
 // encoder, as DebertaV2Model saves it, lacks the prefix.
-func findParam(file *checkpoint.File, p deberta.Param) (string, error) {
+func findParam(file *weights.File, p deberta.Param) (string, error) {
 	missing := &WeightError{Path: file.Path(), Param: p.Name, Want: p.Shape}
 	for _, name := range []string{p.Name, strings.TrimPrefix(p.Name, "deberta.")} {
 		info, ok := file.Info(name)
@@ -143,7 +143,7 @@ func findParam(file *checkpoint.File, p deberta.Param) (string, error) {
 }
 
 // hasHead tells whether the file holds a head of the shape to be trained.
-func (e *Engine) hasHead(file *checkpoint.File) bool {
+func (e *Engine) hasHead(file *weights.File) bool {
 	trained, err := readHead(e.config)
 	if err != nil || trained.Pooling != e.model.Head.Pooling || trained.Activation != e.model.Head.Activation {
 		return false
@@ -173,10 +173,10 @@ func (e *Engine) initHead(flat []float32) {
 }
 
 // weights lists the parameters for writing, head included.
-func (e *Engine) weights(flat []float32, prefix string) []checkpoint.Source {
-	sources := make([]checkpoint.Source, len(e.layout.params))
+func (e *Engine) weights(flat []float32, prefix string) []weights.Source {
+	sources := make([]weights.Source, len(e.layout.params))
 	for i, p := range e.layout.params {
-		sources[i] = checkpoint.Float32s(prefix+p.Name, int64s(p.Shape), e.layout.slice(flat, i))
+		sources[i] = weights.Float32s(prefix+p.Name, int64s(p.Shape), e.layout.slice(flat, i))
 	}
 	return sources
 }
@@ -232,7 +232,7 @@ func (e *Engine) writeWeights(ctx context.Context, dir string) error {
 		return fmt.Errorf("engine: saving to %s: %w", dir, context.Cause(ctx))
 	}
 	e.settleAll()
-	err := checkpoint.WriteSafetensors(filepath.Join(dir, weightsFile), map[string]string{"format": "pt"}, e.weights(e.params.Float32(), ""))
+	err := weights.WriteSafetensors(filepath.Join(dir, weightsFile), map[string]string{"format": "pt"}, e.weights(e.params.Float32(), ""))
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
@@ -278,7 +278,7 @@ func (e *Engine) LoadState(ctx context.Context, dir string) error {
 	case !e.trains():
 		return errNotTraining
 	}
-	file, err := checkpoint.Open(filepath.Join(dir, weightsFile))
+	file, err := weights.Open(filepath.Join(dir, weightsFile))
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}

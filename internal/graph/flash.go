@@ -34,7 +34,7 @@ type FlashInputs struct {
 //
 //	dropout(softmax(scale·q_i·k_j + c2p[i, j−i+L−1] + p2c[j, i−j+L−1]))·v
 //
-// without a value of the size of the probabilities; see kernels/attention.py.
+// without a value of the size of the probabilities; see internal/kernels/attention.py.
 // Positions after a sequence's last token yield 0.
 func (g *Graph) FlashAttention(in FlashInputs) *Value {
 	table := in.ContentToPosition.Shape

@@ -67,7 +67,7 @@ func (g *Graph) optimizer(op string, low *Value, inputs []*Value, replaced ...*V
 }
 
 // State8bit is what [Graph.AdamW8bit] knows of the tensors that it works on: see
-// kernels/kernels.py.
+// internal/kernels/kernels.py.
 type State8bit struct {
 	Owners  []int32         // of every block of 256 elements the number of its tensor
 	Tensors [][8]int64      // first block, place in p, size, places of scales or moments, of codes, of scalars

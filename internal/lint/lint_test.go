@@ -28,32 +28,32 @@ var rooms = map[string][]string{
 	"":                           {"conf", "internal/..."}, // the public package; see alsoOutside
 	"conf":                       {},
 	"internal/atomicfile":        {},
-	"internal/checkpoint":        {"internal/atomicfile"},
 	"internal/coexist":           {"", "internal/graph"}, // tests of programs that use the library
 	"internal/data":              {},
 	"internal/deberta":           {"internal/graph"},
 	"internal/dropout":           {"internal/parallel"},
-	"internal/engine":            {"internal/atomicfile", "internal/checkpoint", "internal/deberta", "internal/dropout", "internal/graph", "internal/optim", "internal/ort", "internal/parallel"},
+	"internal/engine":            {"internal/atomicfile", "internal/deberta", "internal/dropout", "internal/graph", "internal/optim", "internal/ort", "internal/parallel", "internal/weights"},
 	"internal/fakecuda":          {},
 	"internal/fakes":             {""},
 	"internal/golden":            {},
-	"internal/golden/tensors":    {"internal/checkpoint"},
+	"internal/golden/tensors":    {"internal/weights"},
 	"internal/graph":             {},
 	"internal/graphaudit":        {},
 	"internal/hub":               {"internal/atomicfile"},
 	"internal/hydra":             {},
+	"internal/kernels":           {},
 	"internal/lint":              {},
 	"internal/metrics":           {},
 	"internal/mlflow":            {"internal/atomicfile"},
 	"internal/mlflow/mlflowtest": {},
 	"internal/optim":             {"internal/parallel"},
 	"internal/optunadb":          {"internal/study"},
-	"internal/ort":               {"kernels"},
+	"internal/ort":               {"internal/kernels"},
 	"internal/parallel":          {},
 	"internal/report":            {"internal/atomicfile"},
 	"internal/study":             {},
 	"internal/token":             {"internal/atomicfile", "internal/parallel"},
-	"kernels":                    {},
+	"internal/weights":           {"internal/atomicfile"},
 	"internal/cmd/...":           {"", "internal/..."},
 	"examples":                   {},
 	"examples/...":               {"", "conf", "internal/hydra", "examples/serve/internal/httpapi"},
@@ -69,8 +69,8 @@ var testImports = map[string][]string{
 	"internal/ort":     {"internal/graph"}, // models to run
 	"internal/graph":   {"internal/ort"},   // operators run in ONNX Runtime
 	"internal/deberta": {"internal/ort"},   // golden cases run
-	"internal/optim":   {"internal/checkpoint"},
-	"kernels":          {"internal/dropout", "internal/graph", "internal/optim"}, // what the kernels compute, on the CPU
+	"internal/optim":   {"internal/weights"},
+	"internal/kernels": {"internal/dropout", "internal/graph", "internal/optim"}, // what the kernels compute, on the CPU
 }
 
 // onlyIn says which package alone may import a library. Each of them has

@@ -9,19 +9,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 type goldenFile struct {
-	*checkpoint.File
+	*weights.File
 	t    *testing.T
 	meta map[string]string
 }
 
 func open(t *testing.T, path string) goldenFile {
 	t.Helper()
-	f, err := checkpoint.Open(path)
+	f, err := weights.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}

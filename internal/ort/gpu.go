@@ -14,7 +14,7 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/criteria-go/criteria/kernels"
+	"github.com/criteria-go/criteria/internal/kernels"
 )
 
 // kernelNames are the kernels of package kernels that operators launch, in the

@@ -1,4 +1,4 @@
-// Disentangled attention for devices, on the host: what kernels/attention.py
+// Disentangled attention for devices, on the host: what internal/kernels/attention.py
 // computes, as plainly as can be. See there and operators.go.
 
 #include "op_flash.h"

@@ -45,12 +45,12 @@ import (
 //	                                        copy, float16 or bfloat16: the last elements of the new p
 //	AdamW8bit(p, g, state uint8, owners int32, tensors int64 [.., 8], values [2, 256], cells uint8 [2, 65536],
 //	          scalars [.., 9][, copy]) → p, state[, copy]
-//	                                        the same in place, with moments in 8 bits; see kernels/kernels.py
+//	                                        the same in place, with moments in 8 bits; see internal/kernels/kernels.py
 //	FlashAttention(q, k, v [B·L, D], c2p, p2c [H, B, L, 2L], tokens [B·L, 1][, position int64 [1]];
 //	               scale, keep, seed, site, threshold) → context [B·L, D], lse [H, B, L]
 //	                                        disentangled attention; c2p and p2c are what Skew reads, scaled;
 //	                                        probabilities are dropped as PhiloxDropout drops [H, B, L, L], unless
-//	                                        threshold is 0; see kernels/attention.py
+//	                                        threshold is 0; see internal/kernels/attention.py
 //	FlashAttentionGrad(dcontext, q, k, v, c2p, p2c, context, lse, tokens[, position]; the same)
 //	               → dq, dk, dv, dc2p, dp2c, delta [H, B, L]
 //	                                        lse, tokens and delta are float32, all else of one type

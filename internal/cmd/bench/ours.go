@@ -11,9 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/engine"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // The model is as large as deberta-v3-base; its weights are random.
@@ -44,7 +44,7 @@ func writeModel(dir string) error {
 		return err
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	var tensors []checkpoint.Source
+	var tensors []weights.Source
 	for _, p := range (deberta.Model{Config: parsed}).Params() {
 		if p.IsHead() {
 			continue
@@ -62,9 +62,9 @@ func writeModel(dir string) error {
 		for i, d := range p.Shape {
 			dims[i] = int64(d)
 		}
-		tensors = append(tensors, checkpoint.Float32s(p.Name, dims, x))
+		tensors = append(tensors, weights.Float32s(p.Name, dims, x))
 	}
-	return checkpoint.WriteSafetensors(filepath.Join(dir, "model.safetensors"), map[string]string{"format": "pt"}, tensors)
+	return weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), map[string]string{"format": "pt"}, tensors)
 }
 
 // trainee is our engine in training.

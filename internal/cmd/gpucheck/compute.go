@@ -14,11 +14,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/engine"
 	"github.com/criteria-go/criteria/internal/graph"
 	"github.com/criteria-go/criteria/internal/ort"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // compute does one part of the work and prints what came of it, in lines of JSON.
@@ -116,7 +116,7 @@ func goldenCases(ctx context.Context, r request, answer func(any) error) error {
 
 func (r request) compare(ctx context.Context, path string) (d deviation, err error) {
 	d.Case = strings.TrimSuffix(filepath.Base(path), ".safetensors")
-	c, err := checkpoint.Open(path)
+	c, err := weights.Open(path)
 	if err != nil {
 		return d, err
 	}
@@ -184,7 +184,7 @@ func distance(got, want []float32) (square, off float64) {
 
 // goldenGradient reads the gradient of a parameter. Of the word embeddings' only
 // the rows that were looked up are recorded.
-func goldenGradient(c *checkpoint.File, p deberta.Param) ([]float32, error) {
+func goldenGradient(c *weights.File, p deberta.Param) ([]float32, error) {
 	if p.Name != deberta.WordEmbeddings {
 		return floats(c, "grad."+strings.TrimPrefix(p.Name, "deberta."))
 	}
@@ -203,7 +203,7 @@ func goldenGradient(c *checkpoint.File, p deberta.Param) ([]float32, error) {
 	return table, nil
 }
 
-func floats(f *checkpoint.File, name string) ([]float32, error) {
+func floats(f *weights.File, name string) ([]float32, error) {
 	t, ok := f.Info(name)
 	if !ok {
 		return nil, fmt.Errorf("no tensor %s", name)
@@ -212,7 +212,7 @@ func floats(f *checkpoint.File, name string) ([]float32, error) {
 	return x, f.ReadFloat32(name, x)
 }
 
-func integers(f *checkpoint.File, name string) ([]int64, error) {
+func integers(f *weights.File, name string) ([]int64, error) {
 	t, ok := f.Info(name)
 	if !ok {
 		return nil, fmt.Errorf("no tensor %s", name)
@@ -448,17 +448,17 @@ func sumProfile(text []byte, runs int) ([]operator, error) {
 
 // writeCase writes the model of a golden case to dir, without dropout: the encoder
 // of the tiny model and the head of the case.
-func writeCase(dir, encoder string, c *checkpoint.File) (deberta.Head, error) {
+func writeCase(dir, encoder string, c *weights.File) (deberta.Head, error) {
 	h := deberta.Head{Pooling: c.Metadata()["pooling"], Activation: c.Metadata()["activation"]}
-	weights, err := checkpoint.Open(filepath.Join(encoder, "model.safetensors"))
+	encoderFile, err := weights.Open(filepath.Join(encoder, "model.safetensors"))
 	if err != nil {
 		return h, err
 	}
-	defer weights.Close()
-	var tensors []checkpoint.Source
-	for _, from := range []*checkpoint.File{weights, c} {
+	defer encoderFile.Close()
+	var tensors []weights.Source
+	for _, from := range []*weights.File{encoderFile, c} {
 		for _, name := range from.Names() {
-			if from == c && !strings.HasPrefix(name, "head.") || from == weights && !strings.HasPrefix(name, "deberta.") {
+			if from == c && !strings.HasPrefix(name, "head.") || from == encoderFile && !strings.HasPrefix(name, "deberta.") {
 				continue
 			}
 			s, err := from.Source(name)

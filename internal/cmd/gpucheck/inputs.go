@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/engine"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // sizes are those of the models, as in their config.json.
@@ -61,7 +61,7 @@ func writeInputs(dir string, size map[string]any) error {
 		return err
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	var tensors []checkpoint.Source
+	var tensors []weights.Source
 	for _, p := range (deberta.Model{Config: parsed, Head: head}).Params() {
 		x := make([]float32, p.Size())
 		for i := range x {
@@ -72,7 +72,7 @@ func writeInputs(dir string, size map[string]any) error {
 				x[i]++
 			}
 		}
-		tensors = append(tensors, checkpoint.Float32s(p.Name, dims(p.Shape...), x))
+		tensors = append(tensors, weights.Float32s(p.Name, dims(p.Shape...), x))
 	}
 	if err := writeModel(dir, config, tensors); err != nil {
 		return err
@@ -92,11 +92,11 @@ func writeInputs(dir string, size map[string]any) error {
 	return os.Link(filepath.Join(dir, "model.safetensors"), filepath.Join(with, "model.safetensors"))
 }
 
-func writeModel(dir string, config map[string]any, tensors []checkpoint.Source) error {
+func writeModel(dir string, config map[string]any, tensors []weights.Source) error {
 	if err := writeConfig(dir, config); err != nil {
 		return err
 	}
-	return checkpoint.WriteSafetensors(filepath.Join(dir, "model.safetensors"), map[string]string{"format": "pt"}, tensors)
+	return weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), map[string]string{"format": "pt"}, tensors)
 }
 
 func writeConfig(dir string, config map[string]any) error {
@@ -146,15 +146,15 @@ func writeBatches(dir string, vocabulary int) error {
 		}
 		ids, mask, labels = append(ids, b.InputIDs...), append(mask, b.AttentionMask...), append(labels, b.Labels...)
 	}
-	return checkpoint.WriteSafetensors(filepath.Join(dir, "batches.safetensors"), nil, []checkpoint.Source{
-		checkpoint.Int64s("ids", dims(curveSteps, curveShape.rows, curveShape.length), ids),
-		checkpoint.Int64s("mask", dims(curveSteps, curveShape.rows, curveShape.length), mask),
-		checkpoint.Int64s("labels", dims(curveSteps, curveShape.rows), labels),
+	return weights.WriteSafetensors(filepath.Join(dir, "batches.safetensors"), nil, []weights.Source{
+		weights.Int64s("ids", dims(curveSteps, curveShape.rows, curveShape.length), ids),
+		weights.Int64s("mask", dims(curveSteps, curveShape.rows, curveShape.length), mask),
+		weights.Int64s("labels", dims(curveSteps, curveShape.rows), labels),
 	})
 }
 
 func readBatches(dir string) ([]engine.Batch, error) {
-	f, err := checkpoint.Open(filepath.Join(dir, "batches.safetensors"))
+	f, err := weights.Open(filepath.Join(dir, "batches.safetensors"))
 	if err != nil {
 		return nil, err
 	}

@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/token"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // sample is the checkpoint whose configuration and vocabulary models are made of.
@@ -64,7 +64,7 @@ func randomModel(dir, shape string) (string, error) {
 		return "", err
 	}
 	random := rand.New(rand.NewPCG(1, 1))
-	var weights []checkpoint.Source
+	var tensors []weights.Source
 	for _, p := range (deberta.Model{Config: parsed, Head: head}).Params() {
 		values, dims := make([]float32, p.Size()), make([]int64, len(p.Shape))
 		for i, n := range p.Shape {
@@ -78,9 +78,9 @@ func randomModel(dir, shape string) (string, error) {
 				values[i] = 1
 			}
 		}
-		weights = append(weights, checkpoint.Float32s(p.Name, dims, values))
+		tensors = append(tensors, weights.Float32s(p.Name, dims, values))
 	}
-	if err := checkpoint.WriteSafetensors(filepath.Join(out, "model.safetensors"), map[string]string{"format": "pt"}, weights); err != nil {
+	if err := weights.WriteSafetensors(filepath.Join(out, "model.safetensors"), map[string]string{"format": "pt"}, tensors); err != nil {
 		return "", err
 	}
 	tokenizer, err := token.Open(sample)

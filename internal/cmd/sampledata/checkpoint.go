@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
-	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // config is the part of a deberta-v2 config.json that the hub's deberta-v3
@@ -112,7 +112,7 @@ func writeCheckpoint(dir string, seed uint64) error {
 	}
 
 	rng := rand.New(rand.NewPCG(seed, 0xdeb))
-	var weights []checkpoint.Source
+	var tensors []weights.Source
 	for _, t := range tiny.parameters() {
 		n := int64(1)
 		for _, d := range t.shape {
@@ -125,7 +125,7 @@ func writeCheckpoint(dir string, seed uint64) error {
 		if t.name == "deberta.embeddings.word_embeddings.weight" {
 			clear(values[:t.shape[1]]) // [PAD]: torch keeps the row of padding_idx at zero
 		}
-		weights = append(weights, checkpoint.Float32s(t.name, t.shape, values))
+		tensors = append(tensors, weights.Float32s(t.name, t.shape, values))
 	}
-	return checkpoint.WriteSafetensors(filepath.Join(dir, "model.safetensors"), map[string]string{"format": "pt"}, weights)
+	return weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), map[string]string{"format": "pt"}, tensors)
 }

@@ -6,19 +6,19 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // File is an open file of golden tensors.
 type File struct {
 	t    testing.TB
-	file *checkpoint.File
+	file *weights.File
 }
 
 // Open opens the file, or the checkpoint in the folder, for the time of the test.
 func Open(t testing.TB, path string) File {
 	t.Helper()
-	f, err := checkpoint.Open(path)
+	f, err := weights.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func (f File) Has(name string) bool {
 }
 
 // Info describes a tensor.
-func (f File) Info(name string) checkpoint.Tensor {
+func (f File) Info(name string) weights.Tensor {
 	f.t.Helper()
 	info, ok := f.file.Info(name)
 	if !ok {

@@ -1,4 +1,4 @@
-// Package checkpoint reads and writes the weights of a model.
+// Package weights reads and writes the weights of a model.
 //
 // Three containers hold PyTorch weights in the wild, and all are read here
 // through one type, [File]:
@@ -19,4 +19,4 @@
 // A pickle is a program. Here it can build lists, dictionaries, numbers, strings
 // and references to tensors; every other Python object that it names is refused
 // by a [FormatError], and nothing it names is ever executed.
-package checkpoint
+package weights

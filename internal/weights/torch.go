@@ -1,4 +1,4 @@
-package checkpoint
+package weights
 
 import (
 	"archive/zip"

@@ -1,4 +1,4 @@
-package checkpoint_test
+package weights_test
 
 import (
 	"archive/zip"
@@ -18,14 +18,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // requireFormatError expects a *FormatError whose message is one line, names the
 // file and a remedy, and contains every one of parts.
 func requireFormatError(t *testing.T, err error, parts ...string) {
 	t.Helper()
-	var format *checkpoint.FormatError
+	var format *weights.FormatError
 	if !errors.As(err, &format) {
 		t.Fatalf("want a *FormatError, got %v", err)
 	}
@@ -89,7 +89,7 @@ func TestSafetensorsRefused(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			path := writeFile(t, test.content)
-			f, err := checkpoint.Open(path)
+			f, err := weights.Open(path)
 			if err == nil {
 				f.Close()
 			}
@@ -114,7 +114,7 @@ func TestTruncatedAnywhere(t *testing.T) {
 				if err := os.Truncate(path, int64(n)); err != nil {
 					t.Fatal(err)
 				}
-				f, err := checkpoint.Open(path)
+				f, err := weights.Open(path)
 				if err == nil {
 					f.Close()
 				}
@@ -321,7 +321,7 @@ func TestTorchRefused(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			path := writeFile(t, test.content)
-			f, err := checkpoint.Open(path)
+			f, err := weights.Open(path)
 			if err == nil {
 				f.Close()
 			}
@@ -345,7 +345,7 @@ func TestTorchCompressedRefused(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, err = checkpoint.Open(writeFile(t, b.Bytes()))
+	_, err = weights.Open(writeFile(t, b.Bytes()))
 	requireFormatError(t, err, "compressed")
 }
 
@@ -388,19 +388,19 @@ func TestHalfPrecision(t *testing.T) {
 func TestReadConverts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "all.safetensors")
 	le := binary.LittleEndian
-	err := checkpoint.WriteSafetensors(path, nil, []checkpoint.Source{
-		checkpoint.Bytes("f64", checkpoint.F64, []int64{2}, le.AppendUint64(le.AppendUint64(nil, math.Float64bits(0.1)), math.Float64bits(-2))),
-		checkpoint.Bytes("bf16", checkpoint.BF16, []int64{2}, []byte{0x80, 0x3f, 0x01, 0x80}),
-		checkpoint.Float32s("f32", nil, []float32{7}),
-		checkpoint.Int64s("i64", []int64{2}, []int64{math.MinInt64, 5}),
-		checkpoint.Bytes("i32", checkpoint.I32, []int64{1}, []byte{0xfe, 0xff, 0xff, 0xff}),
-		checkpoint.Bytes("i16", checkpoint.I16, []int64{1}, []byte{0xfe, 0xff}),
-		checkpoint.Bytes("i8", checkpoint.I8, []int64{1}, []byte{0xfe}),
-		checkpoint.Bytes("u32", checkpoint.U32, []int64{1}, []byte{0xfe, 0xff, 0xff, 0xff}),
-		checkpoint.Bytes("u16", checkpoint.U16, []int64{1}, []byte{0xfe, 0xff}),
-		checkpoint.Bytes("u8", checkpoint.U8, []int64{1, 1}, []byte{0xfe}),
-		checkpoint.Bytes("bool", checkpoint.Bool, []int64{2}, []byte{1, 0}),
-		checkpoint.Bytes("u64", checkpoint.U64, []int64{1}, []byte{0, 0, 0, 0, 0, 0, 0, 0x80}),
+	err := weights.WriteSafetensors(path, nil, []weights.Source{
+		weights.Bytes("f64", weights.F64, []int64{2}, le.AppendUint64(le.AppendUint64(nil, math.Float64bits(0.1)), math.Float64bits(-2))),
+		weights.Bytes("bf16", weights.BF16, []int64{2}, []byte{0x80, 0x3f, 0x01, 0x80}),
+		weights.Float32s("f32", nil, []float32{7}),
+		weights.Int64s("i64", []int64{2}, []int64{math.MinInt64, 5}),
+		weights.Bytes("i32", weights.I32, []int64{1}, []byte{0xfe, 0xff, 0xff, 0xff}),
+		weights.Bytes("i16", weights.I16, []int64{1}, []byte{0xfe, 0xff}),
+		weights.Bytes("i8", weights.I8, []int64{1}, []byte{0xfe}),
+		weights.Bytes("u32", weights.U32, []int64{1}, []byte{0xfe, 0xff, 0xff, 0xff}),
+		weights.Bytes("u16", weights.U16, []int64{1}, []byte{0xfe, 0xff}),
+		weights.Bytes("u8", weights.U8, []int64{1, 1}, []byte{0xfe}),
+		weights.Bytes("bool", weights.Bool, []int64{2}, []byte{1, 0}),
+		weights.Bytes("u64", weights.U64, []int64{1}, []byte{0, 0, 0, 0, 0, 0, 0, 0x80}),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -433,16 +433,16 @@ func TestReadConverts(t *testing.T) {
 
 func TestWriteIsDeterministic(t *testing.T) {
 	dir := t.TempDir()
-	half := checkpoint.Bytes("a.half", checkpoint.F16, []int64{1}, []byte{1, 2})
+	half := weights.Bytes("a.half", weights.F16, []int64{1}, []byte{1, 2})
 	big := make([]float32, 300_000) // more than one chunk
 	for i := range big {
 		big[i] = float32(i)
 	}
-	single, scalar := checkpoint.Float32s("z<&>é", []int64{300, 1000}, big), checkpoint.Float32s("m", nil, []float32{3})
+	single, scalar := weights.Float32s("z<&>é", []int64{300, 1000}, big), weights.Float32s("m", nil, []float32{3})
 	metadata := map[string]string{"format": "pt", "b": `"quoted"`, "a": ""}
 	one, two := filepath.Join(dir, "1"), filepath.Join(dir, "2")
-	for path, order := range map[string][]checkpoint.Source{one: {half, single, scalar}, two: {single, scalar, half}} {
-		if err := checkpoint.WriteSafetensors(path, metadata, order); err != nil {
+	for path, order := range map[string][]weights.Source{one: {half, single, scalar}, two: {single, scalar, half}} {
+		if err := weights.WriteSafetensors(path, metadata, order); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -475,34 +475,34 @@ func TestWriteIsDeterministic(t *testing.T) {
 // file, which must survive, alone in its folder.
 func TestWriteLeavesNothingHalfWritten(t *testing.T) {
 	failure := errors.New("the source failed")
-	ok := checkpoint.Float32s("a", []int64{1}, []float32{1})
+	ok := weights.Float32s("a", []int64{1}, []float32{1})
 	tests := []struct {
 		name string
-		with checkpoint.Source
+		with weights.Source
 		want string
 	}{
-		{"failing source", checkpoint.Source{Name: "b", DType: checkpoint.F32, Shape: []int64{2}, WriteTo: func(w io.Writer) error {
+		{"failing source", weights.Source{Name: "b", DType: weights.F32, Shape: []int64{2}, WriteTo: func(w io.Writer) error {
 			_, err := w.Write(make([]byte, 4))
 			return errors.Join(err, failure)
 		}}, failure.Error()},
-		{"short source", checkpoint.Float32s("b", []int64{2}, []float32{1}), "wrote 4 bytes where F32[2] has 8"},
-		{"long source", checkpoint.Float32s("b", []int64{2}, []float32{1, 2, 3}), "wrote 12 bytes"},
-		{"name twice", checkpoint.Float32s("a", []int64{1}, []float32{1}), "given twice"},
-		{"no name", checkpoint.Float32s("", []int64{1}, []float32{1}), "name of a tensor"},
-		{"reserved name", checkpoint.Float32s("__metadata__", []int64{1}, []float32{1}), "name of a tensor"},
-		{"name that is not text", checkpoint.Float32s("\xff", []int64{1}, []float32{1}), "name of a tensor"},
-		{"negative dimension", checkpoint.Float32s("b", []int64{-1}, nil), "impossible dimension"},
-		{"unknown type", checkpoint.Bytes("b", "F7", []int64{1}, nil), "unknown type"},
-		{"no data", checkpoint.Source{Name: "b", DType: checkpoint.F32}, "no data"},
+		{"short source", weights.Float32s("b", []int64{2}, []float32{1}), "wrote 4 bytes where F32[2] has 8"},
+		{"long source", weights.Float32s("b", []int64{2}, []float32{1, 2, 3}), "wrote 12 bytes"},
+		{"name twice", weights.Float32s("a", []int64{1}, []float32{1}), "given twice"},
+		{"no name", weights.Float32s("", []int64{1}, []float32{1}), "name of a tensor"},
+		{"reserved name", weights.Float32s("__metadata__", []int64{1}, []float32{1}), "name of a tensor"},
+		{"name that is not text", weights.Float32s("\xff", []int64{1}, []float32{1}), "name of a tensor"},
+		{"negative dimension", weights.Float32s("b", []int64{-1}, nil), "impossible dimension"},
+		{"unknown type", weights.Bytes("b", "F7", []int64{1}, nil), "unknown type"},
+		{"no data", weights.Source{Name: "b", DType: weights.F32}, "no data"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "model.safetensors")
-			if err := checkpoint.WriteSafetensors(path, nil, []checkpoint.Source{ok}); err != nil {
+			if err := weights.WriteSafetensors(path, nil, []weights.Source{ok}); err != nil {
 				t.Fatal(err)
 			}
-			err := checkpoint.WriteSafetensors(path, nil, []checkpoint.Source{ok, test.with})
+			err := weights.WriteSafetensors(path, nil, []weights.Source{ok, test.with})
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("want an error about %q and %s, got %v", test.want, path, err)
 			}
@@ -515,7 +515,7 @@ func TestWriteLeavesNothingHalfWritten(t *testing.T) {
 			}
 		})
 	}
-	err := checkpoint.WriteSafetensors(filepath.Join(t.TempDir(), "missing", "x"), nil, []checkpoint.Source{ok})
+	err := weights.WriteSafetensors(filepath.Join(t.TempDir(), "missing", "x"), nil, []weights.Source{ok})
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing folder: %v", err)
 	}
@@ -524,8 +524,8 @@ func TestWriteLeavesNothingHalfWritten(t *testing.T) {
 func TestFolders(t *testing.T) {
 	put := func(dir, name string, value float32) {
 		t.Helper()
-		if err := checkpoint.WriteSafetensors(filepath.Join(dir, name), nil, []checkpoint.Source{
-			checkpoint.Float32s(strings.TrimSuffix(name, filepath.Ext(name)), []int64{1}, []float32{value}),
+		if err := weights.WriteSafetensors(filepath.Join(dir, name), nil, []weights.Source{
+			weights.Float32s(strings.TrimSuffix(name, filepath.Ext(name)), []int64{1}, []float32{value}),
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -537,14 +537,14 @@ func TestFolders(t *testing.T) {
 		}
 	}
 	t.Run("empty", func(t *testing.T) {
-		_, err := checkpoint.Open(t.TempDir())
+		_, err := weights.Open(t.TempDir())
 		requireFormatError(t, err, "no model.safetensors")
 		if !errors.Is(err, fs.ErrNotExist) {
 			t.Error("not an fs.ErrNotExist")
 		}
 	})
 	t.Run("missing", func(t *testing.T) {
-		if _, err := checkpoint.Open(filepath.Join(t.TempDir(), "x")); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := weights.Open(filepath.Join(t.TempDir(), "x")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -568,22 +568,22 @@ func TestFolders(t *testing.T) {
 		if diff := cmp.Diff([]float32{2}, readFloat32(t, f, "two")); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		names, err := checkpoint.Files(dir)
+		names, err := weights.Files(dir)
 		if diff := cmp.Diff([]string{"model.safetensors.index.json", "one.safetensors", "two.safetensors"}, names); err != nil || diff != "" {
 			t.Errorf("Files: %v (-want +got):\n%s", err, diff)
 		}
 		put(dir, "model.safetensors", 3) // which comes first
-		if names, err := checkpoint.Files(dir); err != nil || len(names) != 1 || names[0] != "model.safetensors" {
+		if names, err := weights.Files(dir); err != nil || len(names) != 1 || names[0] != "model.safetensors" {
 			t.Errorf("Files: %v, %v; want model.safetensors", names, err)
 		}
 	})
 	t.Run("no weights", func(t *testing.T) {
-		if names, err := checkpoint.Files(t.TempDir()); !errors.Is(err, fs.ErrNotExist) || len(names) != 0 {
+		if names, err := weights.Files(t.TempDir()); !errors.Is(err, fs.ErrNotExist) || len(names) != 0 {
 			t.Errorf("Files: %v, %v; want fs.ErrNotExist", names, err)
 		}
 		dir := t.TempDir()
 		index(dir, `{"weight_map":{"one":"../one.safetensors"}}`)
-		_, err := checkpoint.Files(dir)
+		_, err := weights.Files(dir)
 		requireFormatError(t, err, "outside its folder")
 	})
 	for name, test := range map[string]struct{ index, want string }{
@@ -597,7 +597,7 @@ func TestFolders(t *testing.T) {
 			dir := t.TempDir()
 			put(dir, "one.safetensors", 1)
 			index(dir, test.index)
-			_, err := checkpoint.Open(dir)
+			_, err := weights.Open(dir)
 			requireFormatError(t, err, test.want)
 		})
 	}
@@ -605,10 +605,10 @@ func TestFolders(t *testing.T) {
 
 func TestModernizeLayerNorm(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "old")
-	one := func(name string, x float32) checkpoint.Source {
-		return checkpoint.Float32s(name, []int64{1}, []float32{x})
+	one := func(name string, x float32) weights.Source {
+		return weights.Float32s(name, []int64{1}, []float32{x})
 	}
-	if err := checkpoint.WriteSafetensors(path, nil, []checkpoint.Source{
+	if err := weights.WriteSafetensors(path, nil, []weights.Source{
 		one("a.LayerNorm.gamma", 1), one("a.LayerNorm.beta", 2), one("b.LayerNorm.gamma", 3), one("b.LayerNorm.weight", 4), one("gamma", 5),
 	}); err != nil {
 		t.Fatal(err)
@@ -631,7 +631,7 @@ func TestModernizeLayerNorm(t *testing.T) {
 }
 
 func TestClosed(t *testing.T) {
-	f, err := checkpoint.Open(writeFile(t, safetensors(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}`, 1, 2, 3, 4)))
+	f, err := weights.Open(writeFile(t, safetensors(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}`, 1, 2, 3, 4)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package checkpoint_test
+package weights_test
 
 import (
 	"bytes"
@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
 	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // TestGoldenTorchVariants reads every form that torch.save has had. The name of
@@ -22,7 +22,7 @@ func TestGoldenTorchVariants(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(path), ".bin")
 		t.Run(name, func(t *testing.T) {
 			if strings.Contains(name, "truncated") || strings.Contains(name, "foreign") {
-				f, err := checkpoint.Open(path)
+				f, err := weights.Open(path)
 				if err == nil {
 					f.Close()
 				}
@@ -66,7 +66,7 @@ func TestGoldenCheckpointRoundTrip(t *testing.T) {
 	for _, path := range golden.Glob(t, "model/*/*.safetensors") {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			want := openFile(t, path)
-			var sources []checkpoint.Source
+			var sources []weights.Source
 			for _, name := range want.Names() {
 				s, err := want.Source(name)
 				if err != nil {
@@ -75,7 +75,7 @@ func TestGoldenCheckpointRoundTrip(t *testing.T) {
 				sources = append(sources, s)
 			}
 			written := filepath.Join(t.TempDir(), "copy.safetensors")
-			if err := checkpoint.WriteSafetensors(written, want.Metadata(), sources); err != nil {
+			if err := weights.WriteSafetensors(written, want.Metadata(), sources); err != nil {
 				t.Fatal(err)
 			}
 			got := openFile(t, written)
@@ -96,7 +96,7 @@ func TestGoldenCheckpointRoundTrip(t *testing.T) {
 
 // requireSameNumbers expects every tensor of want in got, equal bit for bit.
 // What got has beyond that may only be what a model ignores.
-func requireSameNumbers(t *testing.T, want, got *checkpoint.File) {
+func requireSameNumbers(t *testing.T, want, got *weights.File) {
 	t.Helper()
 	compared := 0
 	for _, name := range want.Names() {
@@ -125,9 +125,9 @@ func requireSameNumbers(t *testing.T, want, got *checkpoint.File) {
 	t.Logf("%d tensors, %d numbers equal", len(want.Names()), compared)
 }
 
-func openFile(t testing.TB, path string) *checkpoint.File {
+func openFile(t testing.TB, path string) *weights.File {
 	t.Helper()
-	f, err := checkpoint.Open(path)
+	f, err := weights.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func openFile(t testing.TB, path string) *checkpoint.File {
 	return f
 }
 
-func readFloat32(t testing.TB, f *checkpoint.File, name string) []float32 {
+func readFloat32(t testing.TB, f *weights.File, name string) []float32 {
 	t.Helper()
 	info, _ := f.Info(name)
 	dst := make([]float32, info.Elements())
@@ -149,7 +149,7 @@ func readFloat32(t testing.TB, f *checkpoint.File, name string) []float32 {
 	return dst
 }
 
-func readBytes(t testing.TB, f *checkpoint.File, name string) []byte {
+func readBytes(t testing.TB, f *weights.File, name string) []byte {
 	t.Helper()
 	info, _ := f.Info(name)
 	dst := make([]byte, info.Bytes())

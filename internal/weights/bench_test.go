@@ -1,4 +1,4 @@
-package checkpoint_test
+package weights_test
 
 import (
 	"archive/zip"
@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/criteria-go/criteria/internal/checkpoint"
+	"github.com/criteria-go/criteria/internal/weights"
 )
 
 // BenchmarkRead reads a half-precision checkpoint of the shapes of
@@ -22,7 +22,7 @@ import (
 func BenchmarkRead(b *testing.B) {
 	for _, form := range []struct {
 		name  string
-		write func(testing.TB, string, []checkpoint.Tensor)
+		write func(testing.TB, string, []weights.Tensor)
 	}{{"safetensors", writeHalfSafetensors}, {"pickle", writeHalfPickle}} {
 		b.Run(form.name, func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "weights")
@@ -43,7 +43,7 @@ func BenchmarkRead(b *testing.B) {
 // flat in the first call.
 func readAll(b *testing.B, path string, flat []float32) []float32 {
 	b.Helper()
-	f, err := checkpoint.Open(path)
+	f, err := weights.Open(path)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -70,25 +70,25 @@ func readAll(b *testing.B, path string, flat []float32) []float32 {
 // BenchmarkWrite writes the same number of single-precision weights, as a run
 // does when it keeps its best model.
 func BenchmarkWrite(b *testing.B) {
-	var sources []checkpoint.Source
+	var sources []weights.Source
 	total := int64(0)
 	for _, t := range baseShapes() {
-		sources = append(sources, checkpoint.Float32s(t.Name, t.Shape, make([]float32, t.Elements())))
+		sources = append(sources, weights.Float32s(t.Name, t.Shape, make([]float32, t.Elements())))
 		total += t.Elements()
 	}
 	path := filepath.Join(b.TempDir(), "model.safetensors")
 	for b.Loop() {
-		if err := checkpoint.WriteSafetensors(path, nil, sources); err != nil {
+		if err := weights.WriteSafetensors(path, nil, sources); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.SetBytes(4 * total)
 }
 
-func baseShapes() []checkpoint.Tensor {
-	var tensors []checkpoint.Tensor
+func baseShapes() []weights.Tensor {
+	var tensors []weights.Tensor
 	add := func(name string, shape ...int64) {
-		tensors = append(tensors, checkpoint.Tensor{Name: "deberta." + name, DType: checkpoint.F16, Shape: shape})
+		tensors = append(tensors, weights.Tensor{Name: "deberta." + name, DType: weights.F16, Shape: shape})
 	}
 	add("embeddings.word_embeddings.weight", 128100, 768)
 	add("encoder.rel_embeddings.weight", 512, 768)
@@ -121,19 +121,19 @@ func writeHalf(w io.Writer, n int64) error {
 	return buffered.Flush()
 }
 
-func writeHalfSafetensors(t testing.TB, path string, tensors []checkpoint.Tensor) {
+func writeHalfSafetensors(t testing.TB, path string, tensors []weights.Tensor) {
 	t.Helper()
-	var sources []checkpoint.Source
+	var sources []weights.Source
 	for _, x := range tensors {
-		sources = append(sources, checkpoint.Source{Name: x.Name, DType: x.DType, Shape: x.Shape,
+		sources = append(sources, weights.Source{Name: x.Name, DType: x.DType, Shape: x.Shape,
 			WriteTo: func(w io.Writer) error { return writeHalf(w, x.Elements()) }})
 	}
-	if err := checkpoint.WriteSafetensors(path, nil, sources); err != nil {
+	if err := weights.WriteSafetensors(path, nil, sources); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func writeHalfPickle(t testing.TB, path string, tensors []checkpoint.Tensor) {
+func writeHalfPickle(t testing.TB, path string, tensors []weights.Tensor) {
 	t.Helper()
 	program := "\x80\x02}("
 	for i, x := range tensors {
