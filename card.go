@@ -13,7 +13,7 @@ import (
 func (r *run) card() []byte {
 	var b strings.Builder
 	base, metadata := r.cfg.Model.Checkpoint, ""
-	if base != r.checkpoint { // an id of the hub, which its pages can link to; a folder says nothing to others
+	if base != r.base.Dir { // an id of the hub, which its pages can link to; a folder says nothing to others
 		metadata = "base_model: " + quoteYAML(base) + "\n"
 	}
 	fmt.Fprintf(&b, `---

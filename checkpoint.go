@@ -1,12 +1,8 @@
 package criteria
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
+	"github.com/criteria-go/criteria/internal/sumfile"
 )
 
 // A checkpoint is a folder checkpoints/step-NNNNNNNN of the output directory.
@@ -33,10 +30,9 @@ const (
 	sessionDir       = "session"     // weights and optimizer state, as the engine writes them
 	stateFile        = "state.json"  // a checkpointState
 	runConfigFile    = "config.yaml" // the resolved configuration, without secrets
-	sumsFile         = "SHA256SUMS"  // in the format of sha256sum(1)
 
 	checkpointFormat = 1
-	maxStateBytes    = 64 << 20 // of state.json, config.yaml and SHA256SUMS: far more than 100 000 epochs need
+	maxStateBytes    = 64 << 20 // of state.json and config.yaml: far more than 100 000 epochs need
 )
 
 // checkpointState is what a checkpoint knows besides weights and optimizer.
@@ -133,7 +129,7 @@ func (r *run) fillCheckpoint(ctx context.Context, tmp string, s trainState) erro
 		}
 	}
 	state := checkpointState{
-		Format: checkpointFormat, RunID: r.tracked.ID(), Data: r.data.Hashes, Splits: r.data.digests(), Model: r.modelHashes, Versions: r.versions, Training: s,
+		Format: checkpointFormat, RunID: r.tracked.ID(), Data: r.data.Hashes, Splits: r.data.digests(), Model: r.base.Hashes, Versions: r.versions, Training: s,
 	}
 	text, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {
@@ -145,62 +141,7 @@ func (r *run) fillCheckpoint(ctx context.Context, tmp string, s trainState) erro
 	if err := os.WriteFile(filepath.Join(tmp, runConfigFile), r.cfg.Redacted().YAML(), 0o644); err != nil {
 		return err
 	}
-	return writeSums(tmp)
-}
-
-// writeSums writes the checksums of all files of dir into it.
-func writeSums(dir string) error {
-	sums, err := checksums(dir)
-	if err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	for _, name := range slices.Sorted(maps.Keys(sums)) {
-		fmt.Fprintf(&b, "%s  %s\n", sums[name], name)
-	}
-	return atomicfile.WriteFile(filepath.Join(dir, sumsFile), b.Bytes())
-}
-
-// checkSums reads the checksums in dir and finds a file that has another one.
-func checkSums(dir string) (map[string]string, error) {
-	text, err := readSmall(filepath.Join(dir, sumsFile))
-	if err != nil {
-		return nil, err
-	}
-	want, err := parseSums(text)
-	if err != nil {
-		return nil, err
-	}
-	got, err := checksums(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range slices.Sorted(maps.Keys(want)) {
-		switch sum, ok := got[name]; {
-		case !ok:
-			return nil, fmt.Errorf("%s is missing", name)
-		case sum != want[name]:
-			return nil, fmt.Errorf("%s has SHA-256 %s, want %s", name, sum, want[name])
-		}
-	}
-	return want, nil
-}
-
-// checksums returns the SHA-256 of every file below dir but the list of them.
-func checksums(dir string) (map[string]string, error) {
-	sums := make(map[string]string)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil || name == sumsFile {
-			return err
-		}
-		sums[filepath.ToSlash(name)], err = hashFile(path)
-		return err
-	})
-	return sums, err
+	return sumfile.Write(tmp)
 }
 
 // checkpointDirs lists the checkpoints below root, the last first.
@@ -319,13 +260,13 @@ func (r *run) findCheckpoint() error {
 // readCheckpoint reads a checkpoint and checks all of its files.
 func readCheckpoint(dir string) (checkpointState, Config, error) {
 	fail := func(err error) (checkpointState, Config, error) { return checkpointState{}, Config{}, err }
-	want, err := checkSums(dir)
+	listed, err := sumfile.Verify(dir)
 	if err != nil {
 		return fail(err)
 	}
 	for _, name := range []string{stateFile, runConfigFile} {
-		if want[name] == "" {
-			return fail(fmt.Errorf("%s does not list %s", sumsFile, name))
+		if listed[name] == "" {
+			return fail(fmt.Errorf("%s does not list %s", sumfile.Name, name))
 		}
 	}
 	text, err := readSmall(filepath.Join(dir, stateFile))
@@ -358,19 +299,6 @@ func readSmall(path string) ([]byte, error) {
 		err = fmt.Errorf("%s has more than %d bytes", path, maxStateBytes)
 	}
 	return text, err
-}
-
-func parseSums(text []byte) (map[string]string, error) {
-	sums := make(map[string]string)
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	for n := 1; lines.Scan(); n++ {
-		sum, name, ok := strings.Cut(lines.Text(), "  ")
-		if raw, err := hex.DecodeString(sum); !ok || err != nil || len(raw) != sha256.Size {
-			return nil, fmt.Errorf("%s: line %d is no checksum and name", sumsFile, n)
-		}
-		sums[name] = sum
-	}
-	return sums, lines.Err()
 }
 
 // parseState reads a state and refuses one that no training can be in.
@@ -467,8 +395,8 @@ func (r *run) checkModel() error {
 	}
 	was := r.resume.state.Model
 	for _, file := range slices.Sorted(maps.Keys(was)) {
-		if got := cmp.Or(r.modelHashes[file], "absent"); got != was[file] {
-			return &CheckpointError{Dir: r.resume.dir, Key: "the SHA-256 of " + filepath.Join(r.checkpoint, file), Want: was[file], Got: got}
+		if got := cmp.Or(r.base.Hashes[file], "absent"); got != was[file] {
+			return &CheckpointError{Dir: r.resume.dir, Key: "the SHA-256 of " + filepath.Join(r.base.Dir, file), Want: was[file], Got: got}
 		}
 	}
 	return nil

@@ -589,20 +589,3 @@ func FuzzParseState(f *testing.F) {
 		}
 	})
 }
-
-func FuzzParseSums(f *testing.F) {
-	f.Add([]byte(strings.Repeat("0f", 32) + "  state.json\n"))
-	f.Add([]byte("state.json\n"))
-	f.Add([]byte(strings.Repeat("0f", 32) + "  ../x\n\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		sums, err := criteria.ParseSums(text)
-		for name, sum := range sums {
-			if len(sum) != 64 {
-				t.Errorf("%q: checksum %q", name, sum)
-			}
-		}
-		if err != nil && sums != nil && len(text) < 1<<16 {
-			t.Errorf("%v and %d checksums; want one or the other", err, len(sums))
-		}
-	})
-}

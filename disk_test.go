@@ -19,6 +19,7 @@ import (
 	"github.com/criteria-go/criteria"
 	"github.com/criteria-go/criteria/internal/fakes"
 	"github.com/criteria-go/criteria/internal/mlflow"
+	"github.com/criteria-go/criteria/internal/sumfile"
 )
 
 // inNamespace, in the environment, says that the test runs in a process that
@@ -95,7 +96,7 @@ func intact(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 		for _, folder := range found {
-			if _, err := criteria.CheckSums(folder); err != nil {
+			if _, err := sumfile.Verify(folder); err != nil {
 				t.Errorf("%s: %v", folder, err)
 			}
 		}

@@ -2,23 +2,12 @@ package criteria
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/criteria-go/criteria/internal/weights"
 )
 
 const modulePath = "github.com/criteria-go/criteria"
@@ -75,46 +64,6 @@ func moduleVersion() string {
 		}
 	}
 	return "unknown"
-}
-
-// modelFiles are what a checkpoint consists of, besides its weights.
-var modelFiles = []string{"config.json", "spm.model", "tokenizer.json", "tokenizer_config.json"}
-
-// modelHashes returns the SHA-256 of the files of the checkpoint in dir, as far
-// as they are there: an engine or a tokenizer of the caller's may need others.
-func modelHashes(ctx context.Context, dir string) (map[string]string, error) {
-	weights, err := weights.Files(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("criteria: %w", err)
-	}
-	hashes := make(map[string]string)
-	for _, name := range slices.Concat(modelFiles, weights) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		sum, err := hashFile(filepath.Join(dir, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		} else if err != nil {
-			return nil, fmt.Errorf("criteria: %w", err)
-		}
-		hashes[name] = sum
-	}
-	return hashes, nil
-}
-
-// hashFile returns the SHA-256 of a file, in hexadecimal.
-func hashFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // gitTags describes the working copy in the working directory, in which the

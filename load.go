@@ -1,28 +1,22 @@
 package criteria
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/criteria-go/criteria/internal/atomicfile"
 	"github.com/criteria-go/criteria/internal/mlflow"
+	"github.com/criteria-go/criteria/internal/modelstore"
 )
 
 type loadOption func(*settings) error
@@ -133,7 +127,7 @@ func Load(ctx context.Context, location string, opts ...LoadOption) (*Classifier
 	dir := location
 	if strings.HasPrefix(location, runsScheme) {
 		if dir, err = fetchModel(ctx, location, s); err != nil {
-			return nil, fmt.Errorf("criteria: load %s: %w", location, err)
+			return nil, fmt.Errorf("criteria: load %s: %w", location, damage(err))
 		}
 	}
 	return open(ctx, dir, s, nil)
@@ -313,106 +307,14 @@ func fetchModel(ctx context.Context, uri string, s *settings) (dir string, err e
 	if err != nil {
 		return "", err
 	}
-
-	// One folder for each store, run and path, and one download into it at a time.
-	place := sha256.Sum256([]byte(store.URI()))
-	target := filepath.Join(cache, hex.EncodeToString(place[:8]), id, url.PathEscape(artifact))
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return "", err
-	}
-	lock := flock.New(target + ".lock")
-	if _, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil {
-		return "", fmt.Errorf("lock %s: %w", lock.Path(), err)
-	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
-
-	dir = filepath.Join(target, filepath.FromSlash(artifact))
-	sums, err := modelSums(ctx, store, run, artifact)
-	if err != nil {
-		return "", err
-	}
-	if cached, err := readSmall(filepath.Join(dir, sumsFile)); sums != nil && err == nil && bytes.Equal(cached, sums) && checkModel(dir, sums) == nil {
-		return dir, nil
-	}
-	if sums == nil {
-		s.log.Warn("the model was stored without checksums: whether it is what was stored is not known", "model", uri)
-	}
-	s.log.Info("downloading the model", "model", uri, "dir", dir)
-	err = atomicfile.ReplaceDir(target, func(tmp string) error {
-		if err := downloadModel(ctx, store, run, artifact, tmp); err != nil {
-			return err
-		}
-		if sums == nil {
-			return nil
-		}
-		if err := checkModel(filepath.Join(tmp, filepath.FromSlash(artifact)), sums); err != nil {
-			return fmt.Errorf("the model is not what was stored: %w", err)
-		}
-		return nil
-	})
-	return dir, err
+	return modelstore.Stored{Store: store, Run: run, Path: artifact}.Fetch(ctx, cache, s.log)
 }
 
-// modelSums returns the list of checksums of a stored model, or nil if it was
-// stored without.
-func modelSums(ctx context.Context, store mlflow.Store, run mlflow.Run, artifact string) ([]byte, error) {
-	r, err := store.OpenArtifact(ctx, run, path.Join(artifact, sumsFile))
-	if errors.Is(err, mlflow.ErrNotFound) {
-		return nil, nil
+// damage turns the error about a file of a model that is not what was stored into a
+// [*DataError].
+func damage(err error) error {
+	if fault, ok := errors.AsType[*modelstore.DamagedError](err); ok {
+		return &DataError{File: fault.File, Err: err}
 	}
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(io.LimitReader(r, maxStateBytes))
-	return text, errors.Join(err, r.Close())
-}
-
-// downloadModel copies the files of a stored model. Folders below it hold what
-// only training needs, which is three times as large.
-func downloadModel(ctx context.Context, store mlflow.Store, run mlflow.Run, artifact, dir string) error {
-	entries, err := store.ListArtifacts(ctx, run, artifact)
-	if err != nil {
-		return err
-	}
-	found := false
-	for _, e := range entries {
-		if e.IsDir {
-			continue
-		}
-		if path.Dir(e.Path) != artifact {
-			return fmt.Errorf("the store lists %q in %s: %w", e.Path, artifact, mlflow.ErrUnsafe)
-		}
-		if _, err := mlflow.Download(ctx, store, run, e.Path, dir, mlflow.Limits{}); err != nil {
-			return err
-		}
-		found = true
-	}
-	if !found {
-		return fmt.Errorf("the run has no model at %s: %w", artifact, fs.ErrNotExist)
-	}
-	return nil
-}
-
-// checkModel compares the files at the top of dir with their checksums.
-func checkModel(dir string, sums []byte) error {
-	want, err := parseSums(sums)
-	if err != nil {
-		return err
-	}
-	got, err := checksums(dir)
-	if err != nil {
-		return err
-	}
-	for name, sum := range want {
-		if strings.Contains(name, "/") {
-			continue
-		}
-		switch is, ok := got[name]; {
-		case !ok:
-			return &DataError{File: filepath.Join(dir, name), Err: fmt.Errorf("%s is missing", name)}
-		case is != sum:
-			return &DataError{File: filepath.Join(dir, name), Err: fmt.Errorf("%s has SHA-256 %s, want %s", name, is, sum)}
-		}
-	}
-	return nil
+	return err
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math"
@@ -14,8 +13,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/criteria-go/criteria/internal/atomicfile"
 	"github.com/criteria-go/criteria/internal/mlflow"
+	"github.com/criteria-go/criteria/internal/modelstore"
+	"github.com/criteria-go/criteria/internal/sumfile"
 )
 
 // ReproduceMode says how much of a run [Reproduce] repeats.
@@ -182,7 +182,7 @@ func (p *reproduction) fetch(ctx context.Context) (err error) {
 	if p.original, err = store.Run(ctx, p.out.OriginalRunID); err != nil {
 		return p.fail("find the run in "+store.URI(), err)
 	}
-	text, err := p.artifact(ctx, store, configArtifact)
+	text, err := modelstore.ReadArtifact(ctx, store, p.original, configArtifact)
 	if err != nil {
 		return p.fail("read "+configArtifact, err)
 	}
@@ -212,12 +212,12 @@ func (p *reproduction) fetch(ctx context.Context) (err error) {
 	dir := filepath.Join(p.outputDir, bestModelDir)
 	err = os.MkdirAll(p.outputDir, 0o755)
 	if err == nil {
-		err = atomicfile.ReplaceDir(dir, func(tmp string) error { return p.download(ctx, store, tmp) })
+		err = modelstore.Stored{Store: store, Run: p.original, Path: modelArtifact}.Copy(ctx, dir)
 	}
 	if err != nil {
 		return p.fail("fetch the model", err)
 	}
-	switch _, err := checkSums(dir); {
+	switch _, err := sumfile.Verify(dir); {
 	case errors.Is(err, fs.ErrNotExist):
 		p.log.Warn("the model was stored without checksums: whether it is what was stored is not known")
 	case err != nil:
@@ -235,34 +235,6 @@ func (p *reproduction) differs(format string, args ...any) {
 	note := fmt.Sprintf(format, args...)
 	p.log.Warn("not as in the original run: " + note)
 	p.out.Differences = append(p.out.Differences, note)
-}
-
-// artifact reads a small artifact.
-func (p *reproduction) artifact(ctx context.Context, store mlflow.Store, name string) ([]byte, error) {
-	r, err := store.OpenArtifact(ctx, p.original, name)
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(io.LimitReader(r, maxStateBytes))
-	return text, errors.Join(err, r.Close())
-}
-
-// download makes the stored model the content of dir, an empty folder.
-func (p *reproduction) download(ctx context.Context, store mlflow.Store, dir string) (err error) {
-	// Download keeps the artifact's path, so the model arrives one folder deeper.
-	staging := dir + ".download"
-	if err := os.RemoveAll(staging); err != nil { // what a killed process left
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(staging)) }()
-	model, err := mlflow.Download(ctx, store, p.original, modelArtifact, staging, mlflow.Limits{})
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(dir); err != nil {
-		return err
-	}
-	return os.Rename(model, dir)
 }
 
 // readData reads the data and finds a file that has changed.
@@ -334,8 +306,8 @@ func (r *run) checkBase(ctx context.Context) error {
 		return err
 	}
 	p := r.replays
-	return p.checkFiles(modelHash, r.modelHashes, func(file, is, was string) error {
-		path := filepath.Join(r.checkpoint, file)
+	return p.checkFiles(modelHash, r.base.Hashes, func(file, is, was string) error {
+		path := filepath.Join(r.base.Dir, file)
 		return p.fail("check the base checkpoint", &DataError{File: path, Err: fmt.Errorf("%s has SHA-256 %s, but the run started from one with %s; restore that file or set model.checkpoint to the folder that has it", path, is, was)})
 	})
 }

@@ -19,8 +19,9 @@ import (
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
 	"github.com/criteria-go/criteria/internal/data"
-	"github.com/criteria-go/criteria/internal/hub"
+	"github.com/criteria-go/criteria/internal/modelstore"
 	"github.com/criteria-go/criteria/internal/optim"
+	"github.com/criteria-go/criteria/internal/sumfile"
 )
 
 // Names in the output directory.
@@ -68,14 +69,13 @@ type run struct {
 	classWeights [2]float32
 	tracked      TrackedRun
 
-	checkpoint  string            // folder of the base checkpoint
-	modelHashes map[string]string // SHA-256 of its files
-	engine      Engine
-	tokenizer   Tokenizer
-	session     Session
-	pending     map[Phase]*pendingSplit // the splits, from when they begin to be tokenized
-	train       *encodedSplit
-	val, test   *encodedSplit // nil until they are needed
+	base      modelstore.Base // the base checkpoint
+	engine    Engine
+	tokenizer Tokenizer
+	session   Session
+	pending   map[Phase]*pendingSplit // the splits, from when they begin to be tokenized
+	train     *encodedSplit
+	val, test *encodedSplit // nil until they are needed
 
 	state     trainState
 	boundary  trainState // after the last update, or after the epoch that it ended: what a checkpoint holds
@@ -129,7 +129,7 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err := r.findModel(ctx); err != nil {
 		return err
 	}
-	if err := r.tokenize(ctx, r.checkpoint, r.data.splits(), &closers); err != nil {
+	if err := r.tokenize(ctx, r.base.Dir, r.data.splits(), &closers); err != nil {
 		return err
 	}
 	if err := r.openModel(ctx, &closers); err != nil {
@@ -329,15 +329,12 @@ func trackingError(what string, err error) error {
 // findModel finds the base checkpoint, downloading it if need be, and what is
 // in it. A reproduction has looked at it before.
 func (r *run) findModel(ctx context.Context) (err error) {
-	if r.modelHashes == nil {
-		r.checkpoint, err = hub.Resolve(ctx, r.cfg.Model.Checkpoint, hub.Options{Progress: func(file string, done, total int64) {
+	if r.base.Dir == "" {
+		r.base, err = modelstore.FindBase(ctx, r.cfg.Model.Checkpoint, func(file string, done, total int64) {
 			r.hooks.Download(DownloadEvent{File: file, Done: done, Total: total})
-		}})
+		})
 		if err != nil {
 			return fmt.Errorf("criteria: %w", err)
-		}
-		if r.modelHashes, err = modelHashes(ctx, r.checkpoint); err != nil {
-			return err
 		}
 	}
 	return r.checkModel()
@@ -369,7 +366,7 @@ func (r *run) modelSpec(c Config) ModelSpec {
 	t, head := c.Train, c.Model.Head
 	head.HiddenDims = head.HiddenDims[:head.NumLayers]
 	return ModelSpec{
-		Dir:     r.checkpoint,
+		Dir:     r.base.Dir,
 		Head:    head,
 		Threads: t.Threads,
 		Training: &TrainingSpec{
@@ -385,7 +382,7 @@ func (r *run) modelSpec(c Config) ModelSpec {
 func (r *run) openSession(ctx context.Context, closers *closers) (info SessionInfo, err error) {
 	r.session, err = r.engine.Open(ctx, r.modelSpec(r.cfg))
 	if err != nil {
-		return info, openError(r.checkpoint, err)
+		return info, openError(r.base.Dir, err)
 	}
 	closers.add(func() error { return r.closeSession() })
 	info = describe(r.session)
@@ -400,7 +397,7 @@ func (r *run) recordSession(ctx context.Context, info SessionInfo) error {
 	for name, version := range info.Versions {
 		tags["version."+name] = version
 	}
-	for file, hash := range r.modelHashes {
+	for file, hash := range r.base.Hashes {
 		tags[modelHash+file] = hash
 	}
 	if err := r.tracked.SetTags(ctx, tags); err != nil {
@@ -806,7 +803,7 @@ func (r *run) saveBest(ctx context.Context) error {
 		if err := os.WriteFile(filepath.Join(tmp, "README.md"), r.card(), 0o644); err != nil {
 			return err
 		}
-		return writeSums(tmp)
+		return sumfile.Write(tmp)
 	})
 	if err != nil {
 		return fmt.Errorf("criteria: save the best model to %s: %w", dir, err)
@@ -890,7 +887,7 @@ func (r *run) report(ctx context.Context) error {
 	dir := filepath.Join(r.outputDir, bestModelDir)
 	if trained {
 		// Only now are the test scores known, which belong on the model card.
-		if err := errors.Join(atomicfile.WriteFile(filepath.Join(dir, "README.md"), r.card()), writeSums(dir)); err != nil {
+		if err := errors.Join(atomicfile.WriteFile(filepath.Join(dir, "README.md"), r.card()), sumfile.Write(dir)); err != nil {
 			return fmt.Errorf("criteria: write the model card: %w", err)
 		}
 	}

@@ -265,7 +265,7 @@ func (r *studyRun) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	splits := slices.DeleteFunc(base.data.splits(), func(s namedSplit) bool { return s.phase == PhaseTest })
-	if err := base.tokenize(ctx, base.checkpoint, splits, &r.closers); err != nil {
+	if err := base.tokenize(ctx, base.base.Dir, splits, &r.closers); err != nil {
 		return err
 	}
 	if err := base.openModel(ctx, &r.closers); err != nil {
@@ -342,7 +342,7 @@ func (r *studyRun) newTrial(record *study.Trial, h hyperparameters) *run {
 	one := newRun(&s)
 	one.trial = &trial{number: record.Number(), keepsModel: r.config.HPO.SaveModels, record: record}
 	one.data, one.classWeights, one.train, one.val = base.data, base.classWeights, base.train, base.val
-	one.checkpoint, one.modelHashes, one.engine, one.tokenizer = base.checkpoint, base.modelHashes, base.engine, base.tokenizer
+	one.base, one.engine, one.tokenizer = base.base, base.engine, base.tokenizer
 	one.parentID = base.parentID
 	one.info = func(info *RunInfo) {
 		info.Name = fmt.Sprintf("trial-%d", record.Number())
