@@ -5,12 +5,25 @@ import (
 	"slices"
 )
 
-// asyncSession is a [Session] on a device that computes by itself. Its methods
-// begin what the ones without Async do and return at once; what these would
-// return comes from wait. The trainer gives such a device its next step before it
-// waits for the results of this one, so that it is never idle.
-type asyncSession interface {
+// AsyncSession may be implemented by a [Session] on a device that computes by
+// itself. A training then gives the device its next step before it waits for the
+// results of this one, so that the device is never idle.
+//
+// The methods begin what those without Async do, in the order in which they are
+// called, and return without waiting for the device; what these would return comes
+// from wait. An error that is returned at once says that nothing was begun.
+//
+// wait is called once for everything that was begun, in the same order, on the
+// goroutine that began it. At most two accumulations or updates have not been waited
+// for when another one begins, and none when Evaluate, SaveModel, SaveState or Close
+// is called. The batch of AccumulateAsync stays as it is until the update that
+// follows it has been waited for; the logits of its result must stay as they are
+// until the next wait.
+type AsyncSession interface {
+	Session
+	// AccumulateAsync begins what [Session].Accumulate does.
 	AccumulateAsync(ctx context.Context, b Batch, step, micro int) (wait func() (BatchResult, error), err error)
+	// UpdateAsync begins what [Session].Update does.
 	UpdateAsync(ctx context.Context, learningRate float64) (wait func() (gradNorm float64, err error), err error)
 }
 
@@ -33,7 +46,7 @@ func (l later[T]) get() (T, error) {
 // are there, before anything else is computed.
 type inFlight struct {
 	session Session
-	async   asyncSession // nil: the results are there at once
+	async   AsyncSession // nil: the results are there at once
 	depth   int          // how many parts stay under way while the next one is begun
 	parts   []part
 	settled func(part) error // makes the result of a part one of the state
@@ -51,7 +64,7 @@ type part struct {
 
 func newInFlight(s Session, settled func(part) error) *inFlight {
 	f := &inFlight{session: s, settled: settled}
-	if a, ok := s.(asyncSession); ok {
+	if a, ok := s.(AsyncSession); ok {
 		f.async, f.depth = a, 2
 	}
 	return f

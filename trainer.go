@@ -92,12 +92,22 @@ type Result struct {
 	settings *settings
 }
 
-// ModelDir returns the folder of the best model, which [Load] reads.
-func (r *Result) ModelDir() string { return filepath.Join(r.Dir, bestModelDir) }
+// ModelDir returns the folder of the best model, which [Load] reads; "" if r does
+// not come from a training.
+func (r *Result) ModelDir() string {
+	if r.Dir == "" {
+		return ""
+	}
+	return filepath.Join(r.Dir, bestModelDir)
+}
 
 // Classifier loads the best model. Device, engine, tokenizer, logger and threads are
-// those of the training unless opts say otherwise.
+// those of the training unless opts say otherwise. It is an error if r does not
+// come from [Trainer.Run].
 func (r *Result) Classifier(ctx context.Context, opts ...LoadOption) (*Classifier, error) {
+	if r.settings == nil {
+		return nil, errors.New("criteria: this Result comes from no training: use what Trainer.Run returns, or Load with a folder")
+	}
 	inherited := []LoadOption{WithLogger(r.settings.log), WithThreads(r.settings.config.Train.Threads)}
 	if n, ok := cudaOrdinal(r.settings.config.Device); ok {
 		inherited = append(inherited, WithCUDA(n))

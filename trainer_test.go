@@ -812,3 +812,14 @@ func TestHookOrder(t *testing.T) {
 		t.Errorf("pairs done %v; want them to rise to 60", pairs)
 	}
 }
+
+// A Result that comes from no training has no model, and says so.
+func TestZeroResult(t *testing.T) {
+	var r criteria.Result
+	if dir := r.ModelDir(); dir != "" {
+		t.Errorf("ModelDir %q, want none", dir)
+	}
+	if c, err := r.Classifier(t.Context()); err == nil || !strings.Contains(err.Error(), "no training") {
+		t.Errorf("Classifier: %v, %v; want an error", c, err)
+	}
+}
