@@ -353,7 +353,7 @@ func (b *builder) attention(queries, x *graph.Value, prefix string, firstOnly bo
 	const terms = 3 // content to content, content to position, position to content
 	scale := 1 / math.Sqrt(float64(terms*size))
 	self := prefix + "attention.self."
-	if g.Offers("Attention") && !firstOnly && b.random == nil && c.HiddenSize%Alignment == 0 {
+	if g.Offers(graph.Attention) && !firstOnly && b.random == nil && c.HiddenSize%Alignment == 0 {
 		return b.fusedAttention(x, self, scale)
 	}
 	q := b.linear(queries, self+"query_proj")

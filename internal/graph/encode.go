@@ -217,8 +217,8 @@ func (p plan) appendNode(b []byte, n *Node, read map[*Value]bool) []byte {
 		b = appendString(b, 2, p.name(v))
 	}
 	op := n.Op
-	if op == "AttentionProbs" && len(outputs) == 1 {
-		op = "Attention" // which need not write the probabilities
+	if op == attentionProbs && len(outputs) == 1 {
+		op = Attention // which need not write the probabilities
 	}
 	b = appendString(b, 3, "node_"+p.name(n.Outputs[0]))
 	b = appendString(b, 4, op)

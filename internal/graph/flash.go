@@ -5,12 +5,6 @@ import (
 	"slices"
 )
 
-// Operators of [KernelDomain] for attention that a device may offer, both or none.
-const (
-	FlashAttention     = "FlashAttention"
-	FlashAttentionGrad = "FlashAttentionGrad"
-)
-
 // FlashInputs are the values that [Graph.FlashAttention] reads, for B sequences of L
 // positions and H heads of size D/H.
 type FlashInputs struct {

@@ -60,17 +60,17 @@ var rules = map[string]rule{
 	},
 	"Gelu":               geluRule,
 	"FusedMatMul":        matMulRule,
-	"Gemm":               gemmRule,
+	gemm:                 gemmRule,
 	"Softmax":            softmaxRule,
 	"LayerNormalization": layerNormRule,
 	"Gather":             gatherRule,
-	"AttentionProbs":     attentionRule,
+	attentionProbs:       attentionRule,
 	FlashAttention:       flashRule,
 	"LogSoftmax": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		last := dy.Rank() - 1
 		return []*Value{g.Sub(dy, g.Mul(g.Exp(n.Outputs[0]), g.ReduceSum(dy, true, last)))}
 	},
-	"DropoutMask": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
+	dropoutMask: func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		return []*Value{g.Dropout(dy, n.Inputs[1], float64(n.floatAttr("scale", 1))), nil}
 	},
 	dropoutRandom: func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
@@ -79,8 +79,8 @@ var rules = map[string]rule{
 	PhiloxDropout: func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		return []*Value{g.apply1(PhiloxDropout, KernelDomain, []*Value{dy, n.Inputs[1]}, dy.Type, dy.Shape, n.Attributes...), nil}
 	},
-	"Skew": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
-		return []*Value{g.apply1("Unskew", KernelDomain, []*Value{dy}, Float32, n.Inputs[0].Shape)}
+	skew: func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
+		return []*Value{g.apply1(unskew, KernelDomain, []*Value{dy}, Float32, n.Inputs[0].Shape)}
 	},
 	"Identity": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		return []*Value{dy}
@@ -180,8 +180,8 @@ func (g *Graph) spread(dy *Value, n *Node) *Value {
 // its density φ.
 func geluRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 	x := n.Inputs[0]
-	if g.kernels["GeluGrad"] {
-		return []*Value{g.apply1("GeluGrad", KernelDomain, []*Value{dy, x}, Float32, x.Shape)}
+	if g.kernels[geluGrad] {
+		return []*Value{g.apply1(geluGrad, KernelDomain, []*Value{dy, x}, Float32, x.Shape)}
 	}
 	cdf := g.Scale(g.Add(g.Erf(g.Scale(x, math.Sqrt2/2)), g.Scalar(1)), 0.5)
 	density := g.Scale(g.Exp(g.Mul(g.Scale(x, -0.5), x)), 1/math.Sqrt(2*math.Pi))
@@ -236,8 +236,8 @@ func gemmRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 // softmaxRule: dx = y·(dy − Σ dy·y).
 func softmaxRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 	y := n.Outputs[0]
-	if g.kernels["SoftmaxGrad"] {
-		return []*Value{g.apply1("SoftmaxGrad", KernelDomain, []*Value{dy, y}, Float32, y.Shape)}
+	if g.kernels[softmaxGrad] {
+		return []*Value{g.apply1(softmaxGrad, KernelDomain, []*Value{dy, y}, Float32, y.Shape)}
 	}
 	inner := g.ReduceSum(g.Mul(dy, y), true, y.Rank()-1)
 	return []*Value{g.Mul(y, g.Sub(dy, inner))}
@@ -251,8 +251,8 @@ func layerNormRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 	mean, invStd := n.Outputs[1], n.Outputs[2]
 	rows, d := x.Shape[0], x.Shape[1]
 	// The kernel computes all three gradients, and must have somewhere to put them.
-	if g.kernels["LayerNormGrad"] && !slices.Contains(need, false) {
-		return g.apply("LayerNormGrad", KernelDomain, []*Value{dy, x, weight, mean, invStd}, Float32,
+	if g.kernels[layerNormGrad] && !slices.Contains(need, false) {
+		return g.apply(layerNormGrad, KernelDomain, []*Value{dy, x, weight, mean, invStd}, Float32,
 			[][]int{{rows, d}, {d}, {d}})
 	}
 	normal := g.Mul(g.Sub(x, mean), invStd)
@@ -281,7 +281,7 @@ func attentionRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 	for _, v := range n.Inputs[:differentiable] {
 		shapes = append(shapes, v.Shape)
 	}
-	gradients := g.apply("AttentionGrad", KernelDomain, inputs, Float32, shapes, n.Attributes...)
+	gradients := g.apply(attentionGrad, KernelDomain, inputs, Float32, shapes, n.Attributes...)
 	return append(gradients, make([]*Value, len(n.Inputs)-differentiable)...)
 }
 

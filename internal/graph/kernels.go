@@ -7,12 +7,30 @@ import (
 	"slices"
 )
 
-// Operators of [KernelDomain] that a device may offer.
+// The operators of [KernelDomain], by the names that package ort gives them. A test
+// there compares them.
 const (
-	PhiloxDropout = "PhiloxDropout"
-	SumSquares    = "SumSquares"
-	AdamW         = "AdamW"
-	AdamW8bit     = "AdamW8bit"
+	// Of the host, which may offer any of them. Gemm is ONNX's too, for a host that
+	// does not.
+	geluGrad       = "GeluGrad"
+	dropoutMask    = "DropoutMask"
+	softmaxGrad    = "SoftmaxGrad"
+	skew           = "Skew"
+	unskew         = "Unskew"
+	layerNormGrad  = "LayerNormGrad"
+	gemm           = "Gemm"
+	linearGrad     = "LinearGrad" // gradients of both parameters of a linear layer
+	Attention      = "Attention"  // the three of attention come together
+	attentionProbs = "AttentionProbs"
+	attentionGrad  = "AttentionGrad"
+
+	// Of devices.
+	PhiloxDropout      = "PhiloxDropout"
+	SumSquares         = "SumSquares"
+	AdamW              = "AdamW"
+	AdamW8bit          = "AdamW8bit"
+	FlashAttention     = "FlashAttention" // both of attention or none
+	FlashAttentionGrad = "FlashAttentionGrad"
 )
 
 // PhiloxDropout zeroes elements of x with probability p and divides the others

@@ -161,7 +161,7 @@ func (g *Graph) Linear(x, weight, bias *Value) *Value {
 
 // gemm multiplies two matrices and adds bias, a row vector, if it is not nil.
 func (g *Graph) gemm(a, b, bias *Value, transA, transB bool) *Value {
-	check(a.Rank() == 2 && b.Rank() == 2, "Gemm", "%v and %v must be matrices", a, b)
+	check(a.Rank() == 2 && b.Rank() == 2, gemm, "%v and %v must be matrices", a, b)
 	m, k := a.Shape[0], a.Shape[1]
 	if transA {
 		m, k = k, m
@@ -170,17 +170,17 @@ func (g *Graph) gemm(a, b, bias *Value, transA, transB bool) *Value {
 	if transB {
 		kb, n = n, kb
 	}
-	check(k == kb, "Gemm", "inner dimensions of %v (transposed %t) and %v (transposed %t) differ", a, transA, b, transB)
+	check(k == kb, gemm, "inner dimensions of %v (transposed %t) and %v (transposed %t) differ", a, transA, b, transB)
 	inputs := []*Value{a, b}
 	if bias != nil {
-		check(slices.Equal(bias.Shape, []int{n}), "Gemm", "bias %v must have shape [%d]", bias, n)
+		check(slices.Equal(bias.Shape, []int{n}), gemm, "bias %v must have shape [%d]", bias, n)
 		inputs = append(inputs, bias)
 	}
 	domain := ""
-	if g.kernels["Gemm"] {
+	if g.kernels[gemm] {
 		domain = KernelDomain
 	}
-	return g.apply1("Gemm", domain, inputs, Float32, []int{m, n},
+	return g.apply1(gemm, domain, inputs, Float32, []int{m, n},
 		Attribute{"transA", toInt(transA)}, Attribute{"transB", toInt(transB)})
 }
 
@@ -220,7 +220,7 @@ func (g *Graph) absorb(v, addend *Value) bool {
 		}
 	}
 	switch n.Op {
-	case "Gemm":
+	case gemm:
 		if len(n.Inputs) == 2 {
 			n.Inputs = append(n.Inputs, addend)
 			return true
@@ -233,10 +233,6 @@ func (g *Graph) absorb(v, addend *Value) bool {
 	}
 	return false
 }
-
-// linearGrad is the operator that computes the gradients of both parameters of
-// [Graph.Linear].
-const linearGrad = "LinearGrad"
 
 // linearGradients returns the gradients of the weight, dyᵀ·x, and of the bias,
 // the sum of the rows of dy. Nothing is added to them yet.
@@ -392,8 +388,8 @@ func (g *Graph) LayerNorm(x, weight, bias *Value, epsilon float64) *Value {
 // multiplies the others by scale, which is 1/(probability to keep).
 func (g *Graph) Dropout(x, mask *Value, scale float64) *Value {
 	check(mask.Type == Bool && slices.Equal(mask.Shape, x.Shape), "Dropout", "mask %v does not fit %v", mask, x)
-	if g.kernels["DropoutMask"] {
-		return g.apply1("DropoutMask", KernelDomain, []*Value{x, mask}, Float32, x.Shape, Attribute{"scale", float32(scale)})
+	if g.kernels[dropoutMask] {
+		return g.apply1(dropoutMask, KernelDomain, []*Value{x, mask}, Float32, x.Shape, Attribute{"scale", float32(scale)})
 	}
 	return g.Where(mask, g.Scale(x, scale), g.Scalar(0))
 }
@@ -406,10 +402,10 @@ func (g *Graph) Dropout(x, mask *Value, scale float64) *Value {
 // Nothing is gathered: shifting row i by i is the same as reading the rows one
 // element shorter than they are.
 func (g *Graph) Skew(x *Value) *Value {
-	check(x.Rank() == 4 && x.Shape[3] == 2*x.Shape[2], "Skew", "%v is not [heads, batch, L, 2L]", x)
+	check(x.Rank() == 4 && x.Shape[3] == 2*x.Shape[2], skew, "%v is not [heads, batch, L, 2L]", x)
 	h, b, l := x.Shape[0], x.Shape[1], x.Shape[2]
-	if g.kernels["Skew"] {
-		return g.apply1("Skew", KernelDomain, []*Value{x}, Float32, []int{h, b, l, l})
+	if g.kernels[skew] {
+		return g.apply1(skew, KernelDomain, []*Value{x}, Float32, []int{h, b, l, l})
 	}
 	width := 2*l - 1
 	y := g.Reshape(x, h, b, 2*l*l)
@@ -438,10 +434,10 @@ type AttentionInputs struct {
 // It exists only as a fused operator; see [Graph.Offers]. differentiable says
 // whether a gradient will be asked for: then the probabilities are kept.
 func (g *Graph) Attention(in AttentionInputs, differentiable bool) *Value {
-	check(g.Offers("Attention"), "Attention", "the runtime does not offer it")
+	check(g.Offers(Attention), Attention, "the runtime does not offer it")
 	x, length := in.Projections, (in.Index.Size()+1)/2
 	check(in.Index.Type == Int64 && x.Rank() == 2 && x.Shape[0]%length == 0 && 2*x.Shape[1] == 3*in.Positions.Shape[1],
-		"Attention", "%v, %v and %v do not fit", x, in.Positions, in.Index)
+		Attention, "%v, %v and %v do not fit", x, in.Positions, in.Index)
 	inputs := []*Value{x, in.Positions, in.Tokens, in.Index}
 	if in.Mask != nil {
 		inputs = append(inputs, in.Mask)
@@ -449,8 +445,8 @@ func (g *Graph) Attention(in AttentionInputs, differentiable bool) *Value {
 	attributes := []Attribute{{"heads", in.Heads}, {"scale", float32(in.Scale)}, {"keep", float32(in.Keep)}}
 	context := []int{x.Shape[0], x.Shape[1] / 3}
 	if !differentiable {
-		return g.apply1("Attention", KernelDomain, inputs, Float32, context, attributes...)
+		return g.apply1(Attention, KernelDomain, inputs, Float32, context, attributes...)
 	}
 	probs := []int{in.Heads, x.Shape[0] / length, length, length}
-	return g.apply("AttentionProbs", KernelDomain, inputs, Float32, [][]int{context, probs}, attributes...)[0]
+	return g.apply(attentionProbs, KernelDomain, inputs, Float32, [][]int{context, probs}, attributes...)[0]
 }

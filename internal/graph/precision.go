@@ -12,7 +12,7 @@ import (
 // precision of its inputs, in float32 if they differ. That is how torch.autocast
 // divides operators.
 var (
-	lowered = []string{"FusedMatMul", "Gemm", FlashAttention, FlashAttentionGrad}
+	lowered = []string{"FusedMatMul", gemm, FlashAttention, FlashAttentionGrad}
 	follows = []string{"Add", "Sub", "Mul", "Neg", "Where", "Transpose", "Reshape", "Slice", "Concat", "Expand", "Identity",
 		"Gather", "Gelu", "Relu", "Tanh", dropoutRandom, PhiloxDropout}
 	// Operators of ours that know low precision.

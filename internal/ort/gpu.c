@@ -246,7 +246,24 @@ static OrtStatus *flash_attention_grad(const ops_attributes *a, void *context) {
 
 // --- modules --------------------------------------------------------------------
 
-enum { OPERATORS = 6 };
+const char *gpu_kernel_name(int kernel) {
+  static const char *const names[] = {
+#define GPU_KERNEL(id, name) #name,
+#include "gpu_kernels.def.h"
+  };
+  return names[kernel];
+}
+
+// The operators are those of the host, but for who computes them.
+static const struct {
+  const char *name;
+  const ops_operator *host;
+  OrtStatus *(*run)(const ops_attributes *, void *context);
+} operators[] = {
+#define DEVICE_OPERATOR(id, name, needs) {#name, &ops_##id, id},
+#include "ops.def.h"
+};
+enum { OPERATORS = sizeof operators / sizeof *operators };
 
 struct gpu_module {
   gpu_kernel kernels[GPU_KERNELS];
@@ -266,16 +283,12 @@ int gpu_load(gpu_module *m, int kernel, const void *image, const char *entry, gp
 
 OrtStatus *gpu_register(gpu_module *m, void *session_options) {
   if (!m->domain) {
-    // The operators are those of the host, but for who computes them.
-    static OrtStatus *(*const run[OPERATORS])(const ops_attributes *, void *) = {
-        philox_dropout, sum_squares, adamw, adamw8bit, flash_attention, flash_attention_grad};
-    const ops_operator *host[OPERATORS] = {&ops_philox_dropout, &ops_sum_squares, &ops_adamw,
-                                            &ops_adamw8bit,      &ops_flash_attention, &ops_flash_attention_grad};
     ops_operator *all[OPERATORS];
     for (size_t i = 0; i < OPERATORS; i++) {
       all[i] = &m->operators[i];
-      *all[i] = *host[i];
-      all[i]->run = run[i];
+      *all[i] = *operators[i].host;
+      all[i]->name = operators[i].name;
+      all[i]->run = operators[i].run;
       all[i]->kernels = m->kernels;
     }
     TRY(ops_domain(all, OPERATORS, &m->domain));

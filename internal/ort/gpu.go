@@ -4,6 +4,7 @@ package ort
 #cgo linux LDFLAGS: -lm
 #include <stdlib.h>
 #include "gpu.h"
+#include "ops.h"
 */
 import "C"
 
@@ -17,24 +18,19 @@ import (
 	"github.com/criteria-go/criteria/internal/kernels"
 )
 
-// kernelNames are the kernels of package kernels that operators launch, in the
-// order of the constants in gpu.h.
-var kernelNames = [C.GPU_KERNELS]string{
-	"dropout_float32", "dropout_float16", "dropout_bfloat16",
-	"sum_squares",
-	"adamw", "adamw_float16", "adamw_bfloat16",
-	"adamw8bit", "adamw8bit_float16", "adamw8bit_bfloat16",
-	"flash_attention_float32", "flash_attention_float16", "flash_attention_bfloat16",
-	"flash_attention_queries_float32", "flash_attention_queries_float16", "flash_attention_queries_bfloat16",
-	"flash_attention_keys_float32", "flash_attention_keys_float16", "flash_attention_keys_bfloat16",
+// kernelNames returns the kernels of package kernels that operators launch, in the
+// order of their numbers: all of them, or all but those of attention.
+func kernelNames(attention bool) []string {
+	n := C.int(C.GPU_ATTENTION)
+	if attention {
+		n = C.GPU_KERNELS
+	}
+	names := make([]string, n)
+	for i := range n {
+		names[i] = C.GoString(C.gpu_kernel_name(i))
+	}
+	return names
 }
-
-// deviceOperators are the operators that those kernels compute; attentionOperators
-// those of the ones from GPU_ATTENTION on.
-var (
-	deviceOperators    = []string{"AdamW", "AdamW8bit", "PhiloxDropout", "SumSquares"}
-	attentionOperators = []string{"FlashAttention", "FlashAttentionGrad"}
-)
 
 // gpuKernels are kernels that were loaded on a GPU.
 type gpuKernels struct {
@@ -61,10 +57,7 @@ func loadKernels(major, minor int, attention bool) (*gpuKernels, error) {
 		return nil, errors.New(C.GoString(message))
 	}
 	var errs []error
-	names := kernelNames[:]
-	if !attention {
-		names = names[:C.GPU_ATTENTION]
-	}
+	names := kernelNames(attention)
 	for i, target := range targets {
 		k, err := loadTargets(manifest, targets[i:], names)
 		if err == nil {
@@ -134,12 +127,9 @@ func (d *Device) Operators() []string {
 	if !d.host && d.kernels == nil {
 		return nil
 	}
-	operators := slices.Clone(deviceOperators)
-	if d.host || d.options.Attention {
-		operators = append(operators, attentionOperators...)
-		slices.Sort(operators)
-	}
-	return operators
+	return operatorsOf(func(row C.ops_row) bool {
+		return row.place == C.OPS_ON_DEVICE && (row.needs != C.OPS_NEEDS_ATTENTION || d.host || d.options.Attention)
+	})
 }
 
 // describeKernels says for people which kernels are used.

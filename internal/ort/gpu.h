@@ -7,18 +7,14 @@
 
 #include "api.h"
 
-// The kernels, in the order of kernelNames in gpu.go. Of each [3] there is one for
-// float32, float16 and bfloat16.
 enum {
-  GPU_DROPOUT, // [3]
-  GPU_SUM_SQUARES = GPU_DROPOUT + 3,
-  GPU_ADAMW,                         // [3]: float32 is without a copy
-  GPU_ADAMW8BIT = GPU_ADAMW + 3,     // [3]: the same
-  GPU_ATTENTION = GPU_ADAMW8BIT + 3, // [3], like the next two
-  GPU_ATTENTION_QUERIES = GPU_ATTENTION + 3,
-  GPU_ATTENTION_KEYS = GPU_ATTENTION_QUERIES + 3,
-  GPU_KERNELS = GPU_ATTENTION_KEYS + 3
+#define GPU_KERNEL(id, name) GPU_##id,
+#include "gpu_kernels.def.h"
+  GPU_KERNELS
 };
+
+// The name of a kernel in package kernels, by its number.
+const char *gpu_kernel_name(int kernel);
 
 typedef struct gpu_kernel {
   void *module, *function;

@@ -434,21 +434,18 @@ static OrtStatus *attention_grad_shapes(const ops_attributes *a, const ops_shape
   return NULL;
 }
 
-ops_operator ops_attention = {.name = "Attention",
-                              .inputs = "fffiB",
+ops_operator ops_attention = {.inputs = "fffiB",
                               .outputs = "f",
                               .create = read_attributes,
                               .run = attention,
                               .shapes = attention_shapes};
-ops_operator ops_attention_probs = {.name = "AttentionProbs",
-                                    .inputs = "fffiB",
+ops_operator ops_attention_probs = {.inputs = "fffiB",
                                     .outputs = "ff",
                                     .ints = {{"heads", offsetof(ops_attributes, heads)}},
                                     .create = read_attributes,
                                     .run = attention_probs,
                                     .shapes = attention_probs_shapes};
-ops_operator ops_attention_grad = {.name = "AttentionGrad",
-                                   .inputs = "fffffiB",
+ops_operator ops_attention_grad = {.inputs = "fffffiB",
                                    .outputs = "ff",
                                    .create = read_attributes,
                                    .run = attention_grad,

@@ -65,7 +65,7 @@ static OrtStatus *gelu_grad(const ops_attributes *attributes, void *context) {
 }
 
 ops_operator ops_gelu_grad = {
-    .name = "GeluGrad", .inputs = "ff", .outputs = "f", .in_place = 1, .run = gelu_grad, .shapes = shape_of_first};
+    .inputs = "ff", .outputs = "f", .in_place = 1, .run = gelu_grad, .shapes = shape_of_first};
 
 // --- DropoutMask(x, mask; scale) → mask ? x·scale : 0 -----------------------------------
 
@@ -91,8 +91,7 @@ static OrtStatus *read_scale(const void *info, ops_attributes *a) {
   return ops_float_attribute(info, "scale", &a->scale);
 }
 
-ops_operator ops_dropout_mask = {.name = "DropoutMask",
-                                 .inputs = "fb",
+ops_operator ops_dropout_mask = {.inputs = "fb",
                                  .outputs = "f",
                                  .in_place = 1,
                                  .create = read_scale,
@@ -131,7 +130,7 @@ static OrtStatus *softmax_grad(const ops_attributes *attributes, void *context) 
 }
 
 ops_operator ops_softmax_grad = {
-    .name = "SoftmaxGrad", .inputs = "ff", .outputs = "f", .in_place = 1, .run = softmax_grad, .shapes = shape_of_first};
+    .inputs = "ff", .outputs = "f", .in_place = 1, .run = softmax_grad, .shapes = shape_of_first};
 
 // --- LayerNormGrad(dy, x, w, mean, invStd) → dx, dw, db ---------------------------------------
 //
@@ -200,4 +199,4 @@ static OrtStatus *layer_norm_shapes(const ops_attributes *a, const ops_shape *in
 }
 
 ops_operator ops_layer_norm_grad = {
-    .name = "LayerNormGrad", .inputs = "fffff", .outputs = "fff", .run = layer_norm_grad, .shapes = layer_norm_shapes};
+    .inputs = "fffff", .outputs = "fff", .run = layer_norm_grad, .shapes = layer_norm_shapes};

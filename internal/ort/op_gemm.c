@@ -107,7 +107,6 @@ static OrtStatus *create(const void *info, ops_attributes *t) {
 }
 
 ops_operator ops_gemm = {
-    .name = "Gemm",
     .inputs = "ffF",
     .outputs = "f",
     .ints = {{"transA", offsetof(ops_attributes, trans_a)}, {"transB", offsetof(ops_attributes, trans_b)}},
@@ -191,8 +190,7 @@ static OrtStatus *need_blas(const void *info, ops_attributes *t) {
   return blas_loaded() ? NULL : ops_fail("criteria.LinearGrad: no BLAS is loaded");
 }
 
-ops_operator ops_linear_grad = {.name = "LinearGrad",
-                                .inputs = "ffff",
+ops_operator ops_linear_grad = {.inputs = "ffff",
                                 .outputs = "ff",
                                 .create = need_blas,
                                 .run = linear_grad,

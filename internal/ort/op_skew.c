@@ -78,5 +78,5 @@ static OrtStatus *unskew_shapes(const ops_attributes *a, const ops_shape *in, si
   return check_shape(in, 1, 2, out);
 }
 
-ops_operator ops_skew = {.name = "Skew", .inputs = "f", .outputs = "f", .run = skew, .shapes = skew_shapes};
-ops_operator ops_unskew = {.name = "Unskew", .inputs = "f", .outputs = "f", .run = unskew, .shapes = unskew_shapes};
+ops_operator ops_skew = {.inputs = "f", .outputs = "f", .run = skew, .shapes = skew_shapes};
+ops_operator ops_unskew = {.inputs = "f", .outputs = "f", .run = unskew, .shapes = unskew_shapes};

@@ -1,5 +1,8 @@
 package ort
 
+// #include "ops.h"
+import "C"
+
 import (
 	"errors"
 	"fmt"
@@ -56,17 +59,25 @@ import (
 //	                                        lse, tokens and delta are float32, all else of one type
 const Domain = "criteria"
 
-var fusedOperators = []string{"DropoutMask", "GeluGrad", "LayerNormGrad", "Skew", "SoftmaxGrad", "Unskew"}
-
 // Operators returns the names of the operators of domain [Domain] that models
 // may use, sorted. Those that need a BLAS are among them if one was found.
 func (r *Runtime) Operators() []string {
-	out := slices.Clone(fusedOperators)
-	if r.info.BLAS != "" {
-		out = append(out, "Gemm", "LinearGrad", "Attention", "AttentionGrad", "AttentionProbs")
+	return operatorsOf(func(row C.ops_row) bool {
+		return row.place == C.OPS_ON_HOST && (row.needs != C.OPS_NEEDS_BLAS || r.info.BLAS != "")
+	})
+}
+
+// operatorsOf returns the names of some of the operators in ops.def.h, sorted.
+func operatorsOf(some func(C.ops_row) bool) []string {
+	var names []string
+	var row C.ops_row
+	for i := 0; C.ops_list(C.size_t(i), &row) != 0; i++ {
+		if some(row) {
+			names = append(names, C.GoString(row.name))
+		}
 	}
-	slices.Sort(out)
-	return out
+	slices.Sort(names)
+	return names
 }
 
 // HasOperator reports whether models may use the operator of domain [Domain]

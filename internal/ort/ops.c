@@ -5,12 +5,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-static ops_operator *const operators[] = {&ops_gelu_grad, &ops_dropout_mask,    &ops_softmax_grad, &ops_skew,
-                                          &ops_unskew,    &ops_layer_norm_grad, &ops_gemm,   &ops_linear_grad,
-                                          &ops_attention, &ops_attention_probs, &ops_attention_grad,
-                                          &ops_philox_dropout, &ops_sum_squares, &ops_adamw,
-                                          &ops_adamw8bit, &ops_flash_attention, &ops_flash_attention_grad};
+static const ops_row rows[] = {
+#define HOST_OPERATOR(id, name, needs) {#name, OPS_ON_HOST, OPS_NEEDS_##needs},
+#define DEVICE_OPERATOR(id, name, needs) {#name, OPS_ON_DEVICE, OPS_NEEDS_##needs},
+#include "ops.def.h"
+};
+
+// In the order of rows.
+static ops_operator *const operators[] = {
+#define HOST_OPERATOR(id, name, needs) &ops_##id,
+#define DEVICE_OPERATOR(id, name, needs) &ops_##id,
+#include "ops.def.h"
+};
 enum { OPERATORS = sizeof operators / sizeof *operators };
+
+int ops_list(size_t i, ops_row *row) {
+  if (i >= OPERATORS) return 0;
+  *row = rows[i];
+  return 1;
+}
 
 // --- helpers --------------------------------------------------------------------
 
@@ -258,6 +271,7 @@ OrtStatus *ops_register(void *session_options) {
   static void *domain, **made_with;
   if (!domain || made_with != ortx_table) {
     void *fresh;
+    for (size_t i = 0; i < OPERATORS; i++) operators[i]->name = rows[i].name;
     TRY(ops_domain(operators, OPERATORS, &fresh));
     domain = fresh;
     made_with = ortx_table;

@@ -64,7 +64,7 @@ typedef struct ops_custom_op {
 // One of our operators.
 typedef struct ops_operator {
   ops_custom_op base; // filled by ops.c; must be first
-  const char *name;
+  const char *name;    // filled by ops.c from ops.def.h; or given
   const char *inputs;  // a letter per input: f float, b bool, i int64, j int32, u uint8, a any type, all
                        // of one; a capital may be missing
   const char *outputs; // likewise: a has the type of input a; A is there if input A is
@@ -79,11 +79,22 @@ typedef struct ops_operator {
   const struct gpu_kernel *kernels; // for the CUDA provider, if not NULL
 } ops_operator;
 
-extern ops_operator ops_gelu_grad, ops_dropout_mask, ops_softmax_grad, ops_skew, ops_unskew, ops_layer_norm_grad,
-    ops_gemm, ops_linear_grad, ops_attention, ops_attention_probs, ops_attention_grad, ops_philox_dropout,
-    ops_sum_squares, ops_adamw, ops_adamw8bit, ops_flash_attention, ops_flash_attention_grad;
+#define HOST_OPERATOR(id, name, needs) extern ops_operator ops_##id;
+#define DEVICE_OPERATOR(id, name, needs) extern ops_operator ops_##id;
+#include "ops.def.h"
 
-// Adds the domain with all operators to the options of a session to be made.
+// A row of ops.def.
+typedef struct {
+  const char *name;
+  enum { OPS_ON_HOST, OPS_ON_DEVICE } place;
+  enum { OPS_NEEDS_NOTHING, OPS_NEEDS_BLAS, OPS_NEEDS_ATTENTION } needs;
+} ops_row;
+
+// Writes row i and returns 1, or 0 if there are not so many.
+int ops_list(size_t i, ops_row *row);
+
+// Adds the domain with all operators, as the host computes them, to the options of a
+// session to be made.
 OrtStatus *ops_register(void *session_options);
 
 // Makes a domain of the operators, which it completes. Both must outlive every

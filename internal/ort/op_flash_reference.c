@@ -1,5 +1,5 @@
-// Disentangled attention for devices, on the host: what internal/kernels/attention.py
-// computes, as plainly as can be. See there and operators.go.
+// References of device operators, as in op_device_reference.c: disentangled attention
+// as internal/kernels/attention.py computes it. flash_read serves the GPU, too.
 
 #include "op_flash.h"
 
@@ -242,14 +242,12 @@ static OrtStatus *flash_attention_grad_shapes(const ops_attributes *a, const ops
   return NULL;
 }
 
-ops_operator ops_flash_attention = {.name = "FlashAttention",
-                                    .inputs = "aaaaafI",
+ops_operator ops_flash_attention = {.inputs = "aaaaafI",
                                     .outputs = "af",
                                     .create = read_attributes,
                                     .run = flash_attention,
                                     .shapes = flash_attention_shapes};
-ops_operator ops_flash_attention_grad = {.name = "FlashAttentionGrad",
-                                         .inputs = "aaaaaaaffI",
+ops_operator ops_flash_attention_grad = {.inputs = "aaaaaaaffI",
                                          .outputs = "aaaaaf",
                                          .create = read_attributes,
                                          .run = flash_attention_grad,

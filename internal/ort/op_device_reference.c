@@ -1,7 +1,7 @@
-// The operators that a GPU has kernels of our own for (gpu.c), on the host: what
-// is written for a GPU runs here with the same results, bit for bit but for the
-// order of sums. Tests need that; no model of the CPU has these operators, so
-// they are as plain as can be.
+// References of device operators: what the kernels that gpu.c launches compute, on the
+// host, with the same results, bit for bit but for the order of sums. Tests run what is
+// written for a GPU on them; no model of the CPU has these operators, so they are as
+// plain as can be.
 
 #include <math.h>
 #include <string.h>
@@ -50,8 +50,7 @@ static OrtStatus *read_dropout(const void *info, ops_attributes *a) {
   return ops_float_attribute(info, "scale", &a->scale);
 }
 
-ops_operator ops_philox_dropout = {.name = "PhiloxDropout",
-                                   .inputs = "ai",
+ops_operator ops_philox_dropout = {.inputs = "ai",
                                    .outputs = "a",
                                    .in_place = 1,
                                    .create = read_dropout,
@@ -88,8 +87,7 @@ static OrtStatus *span_shapes(const ops_attributes *a, const ops_shape *in, size
   return NULL;
 }
 
-ops_operator ops_sum_squares = {.name = "SumSquares",
-                                .inputs = "f",
+ops_operator ops_sum_squares = {.inputs = "f",
                                 .outputs = "f",
                                 .ints = {{"span", offsetof(ops_attributes, span)}},
                                 .create = read_span,
@@ -159,7 +157,7 @@ static OrtStatus *adamw_shapes(const ops_attributes *a, const ops_shape *in, siz
   return NULL;
 }
 
-ops_operator ops_adamw = {.name = "AdamW", .inputs = "fffffA", .outputs = "fffA", .run = adamw, .shapes = adamw_shapes};
+ops_operator ops_adamw = {.inputs = "fffffA", .outputs = "fffA", .run = adamw, .shapes = adamw_shapes};
 
 // --- AdamW8bit(p, g, state, owners, tensors, values, cells, scalars[, copy]) → p, state[, copy] ---
 
@@ -230,4 +228,4 @@ static OrtStatus *adamw8bit_shapes(const ops_attributes *a, const ops_shape *in,
 }
 
 ops_operator ops_adamw8bit = {
-    .name = "AdamW8bit", .inputs = "ffujifufA", .outputs = "fuA", .run = adamw8bit, .shapes = adamw8bit_shapes};
+    .inputs = "ffujifufA", .outputs = "fuA", .run = adamw8bit, .shapes = adamw8bit_shapes};
