@@ -3,6 +3,7 @@
 //	go run ./examples/serve outputs/DATE/TIME/best_model
 //	curl localhost:8080/v1/predict -H 'Content-Type: application/json' -d '{"post": "I lie awake all night.", "criterion": "Insomnia."}'
 //
+// It answers probes from the start, and questions as soon as the model is loaded.
 // docs/serving.md describes requests, answers, metrics and flags.
 package main
 
@@ -19,12 +20,14 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/criteria-go/criteria"
-	"github.com/criteria-go/criteria/examples/serve/internal/httpapi"
+	"github.com/criteria-go/criteria/serve"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := run(ctx, os.Args[1:], os.Stderr)
 	stop()
@@ -41,7 +44,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	var (
-		limits  httpapi.Limits
+		limits  serve.Limits
 		addr    = flags.String("addr", "localhost:8080", "`address` to listen on")
 		threads = flags.Int("threads", 0, "threads that compute; 0: one per physical core")
 		batch   = flags.Int("max-batch", 32, "most pairs computed at once")
@@ -74,15 +77,44 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 	if *calib {
 		options = append(options, criteria.WithCalibration())
 	}
-	classifier, err := criteria.Load(ctx, flags.Arg(0), options...)
+	server, err := serve.New(serve.WithLimits(limits), serve.WithLogger(log))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, classifier.Close()) }()
 	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
 		return err
 	}
 	log.Info("listening", "address", listener.Addr().String())
-	return httpapi.Serve(ctx, listener, httpapi.New(classifier, limits, log), *drain)
+	return serveWhileLoading(ctx, server, listener, *drain, func(ctx context.Context) (*criteria.Classifier, error) {
+		return criteria.Load(ctx, flags.Arg(0), options...)
+	})
+}
+
+// serveWhileLoading answers probes from the start, and questions as soon as the
+// model is loaded. It returns when ctx ends, or the model cannot be loaded.
+func serveWhileLoading(
+	ctx context.Context, server *serve.Server, listener net.Listener, drain time.Duration,
+	load func(context.Context) (*criteria.Classifier, error),
+) error {
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group, running := errgroup.WithContext(running)
+	var classifier *criteria.Classifier
+	group.Go(func() (err error) {
+		if classifier, err = load(running); err != nil {
+			return err
+		}
+		return server.SetModel(serve.DefaultModel, classifier)
+	})
+	served := server.Serve(running, listener, drain)
+	cancel()
+	loaded := group.Wait()
+	if classifier != nil {
+		return errors.Join(served, loaded, classifier.Close())
+	}
+	if ctx.Err() != nil {
+		return served // a signal came before the model
+	}
+	return errors.Join(served, loaded)
 }

@@ -19,7 +19,7 @@ func TestUsage(t *testing.T) {
 		{"-tracking-uri file:///nowhere runs:/0", "runs:/0"},
 		{"nowhere", "nowhere"},
 	} {
-		err := run(t.Context(), strings.Fields(tc.args), io.Discard)
+		err := run(t.Context(), append([]string{"-addr", "localhost:0"}, strings.Fields(tc.args)...), io.Discard)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("serve %s: error %v; want %q", tc.args, err, tc.want)
 		}

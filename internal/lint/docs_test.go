@@ -129,7 +129,7 @@ func TestDocsLinks(t *testing.T) {
 
 // packagesInDocs are what code in the pages may use without importing it.
 var packagesInDocs = map[string]string{
-	"criteria": module, "context": "", "errors": "", "fmt": "", "log": "", "os": "", "time": "", "io": "", "strings": "", "sync": "",
+	"criteria": module, "serve": module + "/serve", "context": "", "errors": "", "fmt": "", "log": "", "os": "", "time": "", "io": "", "strings": "", "sync": "",
 	"slog": "log/slog", "http": "net/http", "signal": "os/signal", "filepath": "path/filepath", "iter": "", "slices": "", "embed": "", "fs": "io/fs",
 }
 

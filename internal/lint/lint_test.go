@@ -56,9 +56,10 @@ var rooms = map[string][]string{
 	"internal/sumfile":           {"internal/atomicfile"},
 	"internal/token":             {"internal/atomicfile", "internal/parallel"},
 	"internal/weights":           {"internal/atomicfile"},
+	"serve":                      {""}, // on top of the public package, for programs that serve
 	"internal/cmd/...":           {"", "internal/..."},
 	"examples":                   {},
-	"examples/...":               {"", "conf", "internal/hydra", "examples/serve/internal/httpapi"},
+	"examples/...":               {"", "conf", "internal/hydra", "serve"},
 	"examples/inspect":           {"internal/graphaudit"},
 }
 
@@ -85,7 +86,7 @@ var onlyIn = map[string][]string{
 	"modernc.org/sqlite":              {"internal/mlflow", "internal/optunadb"},
 	"gonum.org/v1/plot":               {"internal/report"},
 
-	"github.com/prometheus/client_golang": {"examples/serve/internal/httpapi"},
+	"github.com/prometheus/client_golang": {"serve"},
 }
 
 // withCgo are the packages that contain C.

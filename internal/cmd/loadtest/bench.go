@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -33,23 +34,23 @@ type figures struct {
 
 // bench prints a table of both servers, and by how much ours is faster.
 func bench(ctx context.Context, out io.Writer, spec benchSpec) (err error) {
-	ours, err := start(ctx, func(address string) []string {
+	ours, err := start(ctx, "/readyz", func(address string) []string {
 		return append(append([]string{spec.server, "-addr", address}, spec.flags...), spec.model)
 	})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, ours.stop()) }()
+	defer func() { err = errors.Join(err, ours.stop(syscall.SIGTERM)) }()
 	servers := []*process{ours}
 	names := []string{"examples/serve"}
 	if spec.python != "" {
-		peer, err := start(ctx, func(address string) []string {
+		peer, err := start(ctx, "/healthz", func(address string) []string {
 			return []string{spec.python, "internal/cmd/loadtest/peer.py", spec.model, address}
 		})
 		if err != nil {
 			return err
 		}
-		defer func() { _ = peer.stop() }()
+		defer func() { _ = peer.stop(syscall.SIGTERM) }()
 		servers, names = append(servers, peer), append(names, "FastAPI + transformers")
 		if err := agree(ctx, ours.url, peer.url, spec.requests); err != nil {
 			return err

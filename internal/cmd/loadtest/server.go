@@ -36,8 +36,8 @@ type process struct {
 }
 
 // start runs a server, whose address is its last argument or that of -addr, and
-// waits until it answers /healthz.
-func start(ctx context.Context, command func(address string) []string) (*process, error) {
+// waits until it says yes to a probe.
+func start(ctx context.Context, probe string, command func(address string) []string) (*process, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // for a port that is free
 	if err != nil {
 		return nil, err
@@ -60,12 +60,12 @@ func start(ctx context.Context, command func(address string) []string) (*process
 		case err := <-p.ended:
 			return nil, fmt.Errorf("%s ended: %w\n%s", args[0], err, p.log.String())
 		case <-deadline.C:
-			return nil, errors.Join(fmt.Errorf("%s does not answer", args[0]), p.stop())
+			return nil, errors.Join(fmt.Errorf("%s does not answer", args[0]), p.stop(syscall.SIGTERM))
 		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), p.stop())
+			return nil, errors.Join(context.Cause(ctx), p.stop(syscall.SIGTERM))
 		case <-time.After(50 * time.Millisecond):
 		}
-		if resp, err := http.Get(p.url + "/healthz"); err == nil {
+		if resp, err := http.Get(p.url + probe); err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
 				return p, nil
@@ -74,16 +74,17 @@ func start(ctx context.Context, command func(address string) []string) (*process
 	}
 }
 
-// stop asks the server to end as an orchestrator does, and waits.
-func (p *process) stop() error {
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+// stop asks the server to end, by a signal that orchestrators or terminals send,
+// and waits.
+func (p *process) stop(signal syscall.Signal) error {
+	if err := p.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	select {
 	case err := <-p.ended:
 		return err
 	case <-time.After(time.Minute):
-		return errors.Join(errors.New("the server did not end after SIGTERM"), p.cmd.Process.Kill(), <-p.ended)
+		return errors.Join(errors.New("the server did not end after the signal"), p.cmd.Process.Kill(), <-p.ended)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -84,13 +85,14 @@ func (letters) Read(b []byte) (int, error) {
 const (
 	soakClients = 16
 	slowClients = 8
+	wireClients = 4
 )
 
 // soak lets clients do everything wrong that they can, and fails if the server
 // ends, answers by another status than it should or without saying why, or if
 // it has more goroutines or memory at the end than it needs.
 func soak(ctx context.Context, out io.Writer, spec soakSpec) (err error) {
-	server, err := start(ctx, func(address string) []string {
+	server, err := start(ctx, "/readyz", func(address string) []string {
 		args := []string{spec.server, "-addr", address, "-max-queue", "128", "-read-timeout", "2s"}
 		return append(append(args, spec.flags...), spec.model)
 	})
@@ -98,8 +100,12 @@ func soak(ctx context.Context, out io.Writer, spec soakSpec) (err error) {
 		return err
 	}
 	defer func() {
-		if stopErr := server.stop(); stopErr != nil {
+		if stopErr := server.stop(syscall.SIGHUP); stopErr != nil {
 			err = errors.Join(err, fmt.Errorf("the server ended by %w:\n%s", stopErr, tail(server.log.String())))
+		}
+		// Nothing that clients do is a fault of the server's.
+		if _, line, found := strings.Cut(server.log.String(), `"level":"ERROR"`); found {
+			err = errors.Join(err, fmt.Errorf("the server logged an error: %.500s", line))
 		}
 	}()
 	// What the first requests of each kind need once is not a leak.
@@ -137,9 +143,16 @@ func soak(ctx context.Context, out io.Writer, spec soakSpec) (err error) {
 	if limit := before.mib*1.15 + 16; after.mib > limit {
 		faults = append(faults, fmt.Errorf("%.1f MiB at the end, %.1f after the start", after.mib, before.mib))
 	}
+	var names []string
 	for _, k := range kinds {
-		if counts.of(k.name) == 0 {
-			faults = append(faults, fmt.Errorf("no request of kind %q was made", k.name))
+		names = append(names, k.name)
+	}
+	for _, k := range wireKinds {
+		names = append(names, k.name)
+	}
+	for _, name := range names {
+		if counts.of(name) == 0 {
+			faults = append(faults, fmt.Errorf("no request of kind %q was made", name))
 		}
 	}
 	return errors.Join(append(faults, counts.faults...)...)
@@ -207,8 +220,12 @@ func torment(ctx context.Context, url string, duration time.Duration, requests [
 			}
 		})
 	}
+	address := strings.TrimPrefix(url, "http://")
+	for i := range wireClients {
+		wg.Go(func() { wire(ctx, rand.New(rand.NewPCG(uint64(i), uint64(time.Now().UnixNano()))), address, counts) })
+	}
 	for i := range slowClients {
-		wg.Go(func() { slow(ctx, i, strings.TrimPrefix(url, "http://"), requests, counts) })
+		wg.Go(func() { slow(ctx, i, address, requests, counts) })
 	}
 	wg.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {

@@ -1,4 +1,4 @@
-package httpapi
+package serve
 
 import (
 	"net/http"
@@ -22,7 +22,7 @@ type metrics struct {
 	positive  prometheus.Counter
 }
 
-func newMetrics(stats func() criteria.Stats) *metrics {
+func newMetrics(stats func() map[string]criteria.Stats) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -39,24 +39,59 @@ func newMetrics(stats func() criteria.Stats) *metrics {
 			Name: "criteria_positive_pairs_total", Help: "Answered pairs whose label is true.",
 		}),
 	}
-	counter := func(name, help string, value func(criteria.Stats) float64) prometheus.Collector {
-		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return value(stats()) })
-	}
 	m.registry.MustRegister(
 		m.requests, m.seconds, m.truncated, m.positive,
-		counter("criteria_pairs_total", "Pairs that were computed.", func(s criteria.Stats) float64 { return float64(s.Pairs) }),
-		counter("criteria_batches_total", "Batches in which they were computed.", func(s criteria.Stats) float64 { return float64(s.Batches) }),
-		counter("criteria_refused_calls_total", "Calls refused because the queue was full.", func(s criteria.Stats) float64 { return float64(s.Refused) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "criteria_queue_pairs", Help: "Pairs that wait to be computed."},
-			func() float64 { return float64(stats().Waiting) }),
+		models(stats),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
 }
 
-func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+// models collects the counters of all models, which have the label model.
+type models func() map[string]criteria.Stats
+
+// ofModel are the metrics of a model.
+var ofModel = []struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(criteria.Stats) float64
+}{
+	{modelDesc("criteria_pairs_total", "Pairs that were computed."), prometheus.CounterValue,
+		func(s criteria.Stats) float64 { return float64(s.Pairs) }},
+	{modelDesc("criteria_batches_total", "Batches in which they were computed."), prometheus.CounterValue,
+		func(s criteria.Stats) float64 { return float64(s.Batches) }},
+	{modelDesc("criteria_refused_calls_total", "Calls refused because the queue was full."), prometheus.CounterValue,
+		func(s criteria.Stats) float64 { return float64(s.Refused) }},
+	{modelDesc("criteria_queue_pairs", "Pairs that wait to be computed."), prometheus.GaugeValue,
+		func(s criteria.Stats) float64 { return float64(s.Waiting) }},
+}
+
+func modelDesc(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, []string{"model"}, nil)
+}
+
+// Describe implements [prometheus.Collector].
+func (models) Describe(to chan<- *prometheus.Desc) {
+	for _, m := range ofModel {
+		to <- m.desc
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (stats models) Collect(to chan<- prometheus.Metric) {
+	for name, s := range stats() {
+		for _, m := range ofModel {
+			to <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(s), name)
+		}
+	}
+}
+
+// show answers /metrics.
+func (m *metrics) show(*http.Request) (answer, error) {
+	// What can be collected is shown, also if something cannot.
+	h := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+	return answer{write: h.ServeHTTP}, nil
 }
 
 func (m *metrics) observe(path string, code int, took time.Duration) {

@@ -1,9 +1,7 @@
-package httpapi
+package serve
 
 import (
 	"encoding/json"
-	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -24,7 +22,7 @@ func FuzzPredict(f *testing.F) {
 	} {
 		f.Add(body)
 	}
-	s := New(classifier{}, Limits{Body: 4096, Pairs: 5, Text: 100}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s := testServer(classifier{}, WithLimits(Limits{Body: 4096, Pairs: 5, Text: 100}))
 	f.Fuzz(func(t *testing.T, body string) {
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, post(body))

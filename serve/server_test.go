@@ -1,4 +1,4 @@
-package httpapi
+package serve
 
 import (
 	"bytes"
@@ -11,11 +11,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/criteria-go/criteria"
 )
@@ -44,14 +46,35 @@ func (classifier) Stats() criteria.Stats {
 }
 func (classifier) Threshold() float64 { return 0.5 }
 
-func post(body string) *http.Request {
-	return httptest.NewRequest(http.MethodPost, "/v1/predict", strings.NewReader(body))
+func newRequest(method, path, body string) *http.Request {
+	return httptest.NewRequest(method, path, strings.NewReader(body))
+}
+
+func post(body string) *http.Request { return newRequest(http.MethodPost, "/v1/predict", body) }
+
+func record(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// testServer returns a server with a model.
+func testServer(c Classifier, opts ...Option) *Server {
+	s, err := New(opts...)
+	if err != nil {
+		panic(err)
+	}
+	if err := s.SetModel(DefaultModel, c); err != nil {
+		panic(err)
+	}
+	return s
 }
 
 // ask returns status and body of an answer, and what was logged.
 func ask(c Classifier, r *http.Request) (*httptest.ResponseRecorder, string) {
 	var log bytes.Buffer
-	s := New(c, Limits{Body: 1000, Pairs: 3, Text: 100, Timeout: 50 * time.Millisecond}, slog.New(slog.NewJSONHandler(&log, nil)))
+	s := testServer(c, WithLimits(Limits{Body: 1000, Pairs: 3, Text: 100, Timeout: 50 * time.Millisecond}),
+		WithLogger(slog.New(slog.NewJSONHandler(&log, nil))))
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	return w, log.String()
@@ -77,14 +100,55 @@ func TestPredict(t *testing.T) {
 	}
 }
 
+// goNames are what a client has no use for.
+var goNames = regexp.MustCompile(`serve\.|httpapi|struct|\*string|\[\]|Go |json\.|question`)
+
+// What is wrong is said in the words of JSON, and where.
+func TestMessages(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"post": 1, "criterion": "c"}`:                  "post: want a text, not a number",
+		`{"pairs": {}}`:                                  "pairs: want a list, not an object",
+		`{"pairs": [{"post": "a"}, true]}`:               "pairs[1]: want an object, not a boolean",
+		`{"pairs": [{"post": "a", "criterion": ["b"]}]}`: "pairs[0].criterion: want a text, not a list",
+		`["a"]`:                                  "want an object, not a list",
+		`{"pairs": [{"post": "a"}]}`:             "pairs[0].criterion: want a text",
+		`{"post": "a", "criterion": "b"} {}`:     "not JSON from byte 32 on",
+		`{"post": "a", "criterion": "b", "x":1}`: `want {"post": "…", "criterion": "…"} or {"pairs": [{…}, …]}, in lower case, and no other fields`,
+	} {
+		w, _ := ask(classifier{}, post(body))
+		var got errorBody
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Error.Message != want {
+			t.Errorf("%s: %q, want %q", body, got.Error.Message, want)
+		}
+	}
+}
+
+// Prometheus' own linter, which promtool calls, finds nothing to say.
+func TestMetricsNames(t *testing.T) {
+	s := testServer(classifier{})
+	record(s, post(`{"post": "hello", "criterion": "c"}`))
+	problems, err := promlint.New(record(s, newRequest(http.MethodGet, "/metrics", "")).Body).Lint()
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v, error %v", problems, err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	const good = `{"post": "hello", "criterion": "c"}`
 	failing := func(err error) classifier {
 		return classifier{before: func(context.Context, []criteria.Pair) error { return err }}
 	}
 	request := func(method, path, contentType, body string) *http.Request {
-		r := httptest.NewRequest(method, path, strings.NewReader(body))
+		r := newRequest(method, path, body)
 		r.Header.Set("Content-Type", contentType)
+		return r
+	}
+	with := func(name, value string) *http.Request {
+		r := request("POST", "/v1/predict", "application/json", good)
+		r.Header.Add(name, value)
 		return r
 	}
 	gone, cancel := context.WithCancel(t.Context())
@@ -100,12 +164,21 @@ func TestRefusals(t *testing.T) {
 		"method of probe": {classifier{}, request("POST", "/healthz", "", ""), 405, "method_not_allowed"},
 		"media type":      {classifier{}, request("POST", "/v1/predict", "text/csv", good), 415, "unsupported_media_type"},
 		"bad media type":  {classifier{}, request("POST", "/v1/predict", ";;;", good), 415, "unsupported_media_type"},
+		"charset":         {classifier{}, request("POST", "/v1/predict", "application/json; charset=latin1", good), 415, "unsupported_media_type"},
+		"two media types": {classifier{}, with("Content-Type", "text/plain"), 415, "unsupported_media_type"},
+		"compressed":      {classifier{}, with("Content-Encoding", "identity, gzip"), 415, "unsupported_media_type"},
+		"metrics":         {classifier{}, request("POST", "/metrics", "", ""), 405, "method_not_allowed"},
 		"empty":           {classifier{}, post(""), 400, "invalid_json"},
 		"no JSON":         {classifier{}, post("post=hello"), 400, "invalid_json"},
 		"cut JSON":        {classifier{}, post(good[:20]), 400, "invalid_json"},
 		"two values":      {classifier{}, post(good + good), 400, "invalid_json"},
 		"UTF-8":           {classifier{}, post("{\"post\": \"\xff\", \"criterion\": \"c\"}"), 400, "invalid_utf8"},
 		"UTF-16":          {classifier{}, post("\xfe\xff\x00{"), 400, "invalid_utf8"},
+		"lone surrogate":  {classifier{}, post(`{"post": "\ud83d", "criterion": "c"}`), 400, "invalid_utf8"},
+		"turned pair":     {classifier{}, post(`{"post": "\ude00\ud83d", "criterion": "c"}`), 400, "invalid_utf8"},
+		"same key twice":  {classifier{}, post(`{"post": "a", "criterion": "c", "post": "b"}`), 400, "invalid_request"},
+		"the same inside": {classifier{}, post(`{"pairs": [{"post": "a", "post": "a", "criterion": "c"}]}`), 400, "invalid_request"},
+		"other case":      {classifier{}, post(`{"Post": "a", "criterion": "c"}`), 400, "invalid_request"},
 		"wrong type":      {classifier{}, post(`{"post": 1, "criterion": "c"}`), 400, "invalid_request"},
 		"not an object":   {classifier{}, post(`["a", "b"]`), 400, "invalid_request"},
 		"null":            {classifier{}, post(`null`), 400, "invalid_request"},
@@ -143,6 +216,9 @@ func TestRefusals(t *testing.T) {
 			if retry := w.Header().Get("Retry-After"); (retry != "") != (w.Code == 429 || w.Code == 503) {
 				t.Errorf("status %d with Retry-After %q", w.Code, retry)
 			}
+			if goNames.MatchString(w.Body.String()) {
+				t.Errorf("the answer speaks of Go: %s", w.Body)
+			}
 			if strings.Contains(w.Body.String(), "secret") {
 				t.Errorf("the answer gives away what happened inside: %s", w.Body)
 			}
@@ -173,7 +249,7 @@ func TestNoTextInLogs(t *testing.T) {
 }
 
 func TestProbesAndMetrics(t *testing.T) {
-	s := New(classifier{}, Limits{}, slog.New(slog.DiscardHandler))
+	s := testServer(classifier{})
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
@@ -191,7 +267,7 @@ func TestProbesAndMetrics(t *testing.T) {
 	for _, line := range []string{
 		`criteria_http_requests_total{code="200",path="/v1/predict"} 1`, `criteria_http_requests_total{code="400",path="/v1/predict"} 1`,
 		`criteria_http_request_duration_seconds_count{path="/v1/predict"} 2`,
-		"criteria_queue_pairs 3", "criteria_pairs_total 20", "criteria_batches_total 4", "criteria_refused_calls_total 1", "go_goroutines ",
+		`criteria_queue_pairs{model="criteria"} 3`, `criteria_pairs_total{model="criteria"} 20`, `criteria_batches_total{model="criteria"} 4`, `criteria_refused_calls_total{model="criteria"} 1`, "go_goroutines ",
 	} {
 		if !strings.Contains(text, "\n"+line) {
 			t.Errorf("/metrics lacks %s", line)
@@ -213,14 +289,14 @@ func TestServeDrains(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked, release := make(chan struct{}), make(chan struct{})
-	s := New(classifier{before: func(context.Context, []criteria.Pair) error {
+	s := testServer(classifier{before: func(context.Context, []criteria.Pair) error {
 		close(asked)
 		<-release
 		return nil
-	}}, Limits{}, slog.New(slog.DiscardHandler))
+	}})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(ctx, listener, s, 0) }()
+	go func() { ended <- s.Serve(ctx, listener, 0) }()
 	answered := make(chan string, 1)
 	url := "http://" + listener.Addr().String()
 	go func() {
