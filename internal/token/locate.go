@@ -2,8 +2,6 @@ package token
 
 import (
 	"errors"
-	"math"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -30,12 +28,10 @@ func (t *Tokenizer) Locate(first, second string, maxLength int, truncation Trunc
 		if !utf8.ValidString(text) {
 			return Encoding{}, nil, errors.New("token: a text is not UTF-8")
 		}
-		raw, located := t.encoder.locate(withoutNUL(text))
-		back := originalOffsets(text)
-		for i, id := range raw {
-			start, end := back(located[i][0]), back(located[i][1])
-			start, end = trim(text, start, end)
-			ids[part] = append(ids[part], int32(min(id, math.MaxInt32)))
+		var places [][2]int
+		ids[part], places = t.encoder.locate(text)
+		for _, place := range places {
+			start, end := trim(text, place[0], place[1])
 			spans[part] = append(spans[part], Span{part, start, end})
 		}
 	}
@@ -56,31 +52,8 @@ func (t *Tokenizer) Locate(first, second string, maxLength int, truncation Trunc
 	return e, all, nil
 }
 
-// nul stands in for U+0000 in a text: text travels as a C string, which would
-// end there. A private character is as unknown to the vocabulary.
-const nul = "\uE000"
-
-func withoutNUL(text string) string { return strings.ReplaceAll(text, "\x00", nul) }
-
-// originalOffsets returns a function that turns offsets into withoutNUL(text)
-// into those into text.
-func originalOffsets(text string) func(int) int {
-	if !strings.Contains(text, "\x00") {
-		return func(i int) int { return i }
-	}
-	var original []int
-	for i := range len(text) {
-		original = append(original, i)
-		if text[i] == 0 {
-			original = append(original, i, i)
-		}
-	}
-	original = append(original, len(text))
-	return func(i int) int { return original[min(i, len(original)-1)] }
-}
-
 // trim moves start and end inwards past white space, and keeps them in the text
-// and in order, whatever the native library says.
+// and in order.
 func trim(text string, start, end int) (int, int) {
 	end = min(max(end, 0), len(text))
 	start = min(max(start, 0), end)

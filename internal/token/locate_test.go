@@ -1,5 +1,3 @@
-//go:build !notokenizers
-
 package token
 
 import (

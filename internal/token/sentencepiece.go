@@ -21,7 +21,6 @@ const (
 	// The hub's model has 128,000 pieces in 2.5 MB. More than this is no
 	// SentencePiece model of DeBERTa, and would cost memory to find out.
 	maxModelSize = 64 << 20
-	maxPieces    = 1 << 21
 )
 
 // Config is the part of tokenizer_config.json that decides how spm.model is
@@ -246,7 +245,7 @@ func ConvertSentencePiece(model []byte, c Config) ([]byte, error) {
 			},
 		},
 		Decoder: metaspace,
-		Model: unigram{
+		Model: unigramFile{
 			Type:  "Unigram",
 			UnkID: int(m.unkID),
 			Vocab: vocab,
@@ -298,17 +297,7 @@ type tokenizerFile struct {
 	Model         any          `json:"model"`
 }
 
-type addedToken struct {
-	ID         int    `json:"id"`
-	Content    string `json:"content"`
-	SingleWord bool   `json:"single_word"`
-	LStrip     bool   `json:"lstrip"`
-	RStrip     bool   `json:"rstrip"`
-	Normalized bool   `json:"normalized"`
-	Special    bool   `json:"special"`
-}
-
-type unigram struct {
+type unigramFile struct {
 	Type         string       `json:"type"`
 	UnkID        int          `json:"unk_id"`
 	Vocab        []vocabEntry `json:"vocab"`

@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -52,15 +51,6 @@ func (e Encodings) Len() int { return len(e.Truncated) }
 
 // At returns the ids of pair i, a view.
 func (e Encodings) At(i int) []int32 { return e.IDs[e.Offsets[i]:e.Offsets[i+1]] }
-
-// encoder splits one text into ids without special tokens. It is safe for
-// concurrent use; the text contains no NUL.
-type encoder interface {
-	encode(text string) []uint32
-	// locate also returns from where to where in the text each id is, in bytes.
-	locate(text string) ([]uint32, [][2]int)
-	close()
-}
 
 // Tokenizer encodes pairs. It is safe for concurrent use.
 type Tokenizer struct {
@@ -145,14 +135,11 @@ func FromJSON(text []byte, opts ...Option) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	native, err := def.native(o.interpretSpecialTokens)
+	enc, err := newEncoder(def, o.interpretSpecialTokens)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("token: tokenizer.json: %w", err)
 	}
-	enc, err := newEncoder(native)
-	if err != nil {
-		return nil, err
-	}
+	def.vocab = vocabulary{} // the encoder has its own form of it
 	return &Tokenizer{definition: def, encoder: enc}, nil
 }
 
@@ -327,10 +314,5 @@ func (t *Tokenizer) split(ctx context.Context, texts []string, workers int) ([][
 
 // ids splits one text. The caller holds t.mu.
 func (t *Tokenizer) ids(text string) []int32 {
-	raw := t.encoder.encode(withoutNUL(text))
-	ids := make([]int32, len(raw))
-	for i, id := range raw {
-		ids[i] = int32(min(id, math.MaxInt32))
-	}
-	return ids
+	return t.encoder.encode([]int32{}, text)
 }
