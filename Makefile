@@ -17,13 +17,14 @@ native = env=$$($(DEPS) env $(1)) && eval "$$env" &&
 GOLDEN ?= testdata/golden
 RUN    ?= ^TestGolden
 BENCH  ?= .
+TEXTS  ?= 1000000
 TIME   ?= 10s
 TEST   ?= ./...
 ARGS   ?=
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test golden vet lint api docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check gpu-pack env mlflow-venv peer-venv kernels clean
+.PHONY: help demo test token-diff golden vet lint api docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check gpu-pack env mlflow-venv peer-venv kernels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +34,10 @@ demo: ## train a tiny classifier on the sample data and let it predict
 
 test: ## run all tests (TEST=./internal/graph for some)
 	@$(call native,mlflow cuda kernels) $(GO) run ./internal/cmd/gotest -- -timeout 30m $(TEST)
+
+token-diff: ## compare the tokenizer with the Rust library (needs cargo) on TEXTS=N texts
+	@env=$$($(DEPS) env oracle) && eval "$$env" && CRITERIA_TOKEN_TEXTS=$(TEXTS) \
+		$(GO) run ./internal/cmd/gotest -v -- -tags daulet -count=1 -timeout 12h ./internal/token
 
 golden: ## run the golden tests (RUN=REGEX) on the cases in GOLDEN=DIR
 	@$(call native) sh scripts/golden.sh "$(GOLDEN)" "$(RUN)"
@@ -46,7 +51,7 @@ lint: ## vet, staticcheck, formatting and the rules of this repository
 	@$(GO) test ./internal/lint
 
 docs: ## write docs/configuration.md anew, from conf/ and the code
-	@$(GO) run -tags notokenizers ./internal/cmd/configdoc -w
+	@$(GO) run ./internal/cmd/configdoc -w
 
 api: ## record the exported API in internal/lint/testdata/api.txt
 	@$(GO) test ./internal/lint -count=1 -run '^TestAPI$$' -update

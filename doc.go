@@ -116,9 +116,7 @@
 // # Caveats
 //
 // The default engine needs the shared library of ONNX Runtime 1.24 or newer,
-// which [CheckRuntime] looks for, and the default tokenizer a C library at link
-// time; "make env" prints what a plain go build needs. With the build tag
-// notokenizers the package builds without it, and a Tokenizer must be injected.
+// which [CheckRuntime] looks for. The default tokenizer is written in Go.
 //
 // A model judges texts as it has learned to from its data. It does not diagnose,
 // and no decision about a person must rest on it alone.

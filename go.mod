@@ -80,7 +80,7 @@ require (
 	go.yaml.in/yaml/v2 v2.4.2 // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/mod v0.42.0 // indirect
-	golang.org/x/text v0.41.0 // indirect
+	golang.org/x/text v0.41.0
 	golang.org/x/tools v0.52.0 // indirect
 	// Not above v0.9.3: v0.9.24 panics at start, for its assume-no-moving-gc does
 	// not know the current Go. Only tests link it, through onnx-go.

@@ -195,7 +195,7 @@ func TestDocsGo(t *testing.T) {
 	if err := os.WriteFile(file, replace, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", append([]string{"build", "-tags", "notokenizers", "-gcflags=-e", "-overlay", file}, targets...)...)
+	cmd := exec.Command("go", append([]string{"build", "-gcflags=-e", "-overlay", file}, targets...)...)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err == nil {

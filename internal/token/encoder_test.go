@@ -69,4 +69,3 @@ func BenchmarkLoad(b *testing.B) {
 		}
 	}
 }
-

@@ -3,10 +3,10 @@
 //
 // A checkpoint brings either tokenizer.json, or spm.model (a SentencePiece
 // unigram model), which [ConvertSentencePiece] turns into the tokenizer.json
-// that the converter of transformers 4.x makes. The texts are split by the Rust
-// tokenizers library through github.com/daulet/tokenizers; everything around it
-// (special tokens, truncation, padding, many pairs at once) is Go. With the
-// build tag notokenizers the library is not linked and [Open] returns an error.
+// that the converter of transformers 4.x makes. The texts are split in Go, into
+// the ids, and at the places, that the Rust tokenizers library finds, version
+// 0.20.4: tests compare the two. With the build tag daulet that library itself,
+// through github.com/daulet/tokenizers, splits them; see "deps oracle".
 package token
 
 import (

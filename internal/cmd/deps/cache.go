@@ -47,7 +47,7 @@ func libraryName(name string) string {
 
 // paths says where the native parts lie.
 type paths struct {
-	onnxruntime, openblas, tokenizers string
+	onnxruntime, openblas string
 }
 
 // nativeParts returns where the parts lie, and provides the missing ones first.
@@ -55,13 +55,6 @@ func (c *cache) nativeParts(ctx context.Context) (paths, error) {
 	p := paths{
 		onnxruntime: os.Getenv("CRITERIA_ORT_LIB"),
 		openblas:    os.Getenv("CRITERIA_BLAS_LIB"),
-		tokenizers:  filepath.Join(c.part("tokenizers", tokenizersVersion), "libtokenizers.a"),
-	}
-	type step struct {
-		name    string
-		path    string
-		needs   []tool
-		provide func(context.Context, string) error
 	}
 	var steps []step
 	if p.onnxruntime == "" {
@@ -78,8 +71,19 @@ func (c *cache) nativeParts(ctx context.Context) (paths, error) {
 	} else if !named(p.openblas) {
 		return p, fmt.Errorf("CRITERIA_BLAS_LIB=%s does not exist; correct it, or unset it to have OpenBLAS %s fetched", p.openblas, openblas.version)
 	}
-	steps = append(steps, step{"tokenizers " + tokenizersVersion, p.tokenizers, []tool{cargo, cc, cxx}, c.buildTokenizers})
+	return p, c.provideAll(ctx, steps)
+}
 
+// step is a part, and what provides it.
+type step struct {
+	name    string
+	path    string
+	needs   []tool
+	provide func(context.Context, string) error
+}
+
+// provideAll provides the parts that are missing.
+func (c *cache) provideAll(ctx context.Context, steps []step) error {
 	var absent []step
 	var needs []tool
 	for _, s := range steps {
@@ -89,15 +93,15 @@ func (c *cache) nativeParts(ctx context.Context) (paths, error) {
 		}
 	}
 	if len(absent) == 0 {
-		return p, nil
+		return nil
 	}
 	// All that this machine lacks is said at once, before any time is spent.
 	if err := checkTools(needs); err != nil {
-		return p, err
+		return err
 	}
 	unlock, err := c.lock(ctx)
 	if err != nil {
-		return p, err
+		return err
 	}
 	defer unlock()
 	for _, s := range absent {
@@ -106,16 +110,16 @@ func (c *cache) nativeParts(ctx context.Context) (paths, error) {
 		}
 		fmt.Fprintf(c.stderr, "deps: providing %s\n", s.name)
 		if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
-			return p, err
+			return err
 		}
 		if err := s.provide(ctx, s.path); err != nil {
 			if ctx.Err() != nil {
-				return p, fmt.Errorf("interrupted while providing %s; run it again to go on", s.name)
+				return fmt.Errorf("interrupted while providing %s; run it again to go on", s.name)
 			}
-			return p, fmt.Errorf("%s: %w", s.name, err)
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	return p, nil
+	return nil
 }
 
 // lock makes this process the only one that writes to the cache and removes

@@ -12,22 +12,31 @@ import (
 )
 
 // printEnv prints the lines a shell evaluates so that plain go commands link
-// and find the native parts, and tests find what they are named: Python
-// environments, or "cuda" for ONNX Runtime with its CUDA provider, without
-// NVIDIA's libraries, for which tests have a stand-in.
+// find the native parts, and tests find what they are named: Python environments,
+// "cuda" for ONNX Runtime with its CUDA provider, without NVIDIA's libraries, for
+// which tests have a stand-in, or "oracle" for the Rust library that go commands
+// link with the build tag daulet.
 func (c *cache) printEnv(ctx context.Context, extras []string, w io.Writer) error {
 	p, err := c.nativeParts(ctx)
 	if err != nil {
 		return err
 	}
 	lines := []string{
-		export("CGO_LDFLAGS", withSearchPath(os.Getenv("CGO_LDFLAGS"), filepath.Dir(p.tokenizers))),
 		export("CRITERIA_ORT_LIB", p.onnxruntime),
 	}
 	if p.openblas != "" {
 		lines = append(lines, export("CRITERIA_BLAS_LIB", p.openblas))
 	}
 	for _, name := range extras {
+		if name == "oracle" {
+			library, err := c.tokenizers(ctx)
+			if err != nil {
+				return err
+			}
+			flags := withSearchPath(os.Getenv("CGO_LDFLAGS"), filepath.Dir(library))
+			lines = append(lines, export("CGO_LDFLAGS", flags))
+			continue
+		}
 		if name == "cuda" {
 			if !hasCUDA() {
 				continue // the tests that want it skip

@@ -5,13 +5,15 @@
 //
 //	criteria/onnxruntime/<version>-<os>-<arch>/libonnxruntime.so     loaded at run time
 //	criteria/openblas/<version>-<os>-<arch>/libscipy_openblas.so     loaded at run time, optional
-//	criteria/tokenizers/<version>-<os>-<arch>/libtokenizers.a        linked at build time
+//	criteria/tokenizers/<version>-<os>-<arch>/libtokenizers.a        to compare with, see oracle
 //
 // Usage:
 //
 //	deps                  provide the native parts and say where they are
 //	deps env [EXTRA...]   the same, then print the export lines a build needs; an
-//	                      EXTRA is the name of a Python environment, or cuda
+//	                      EXTRA is the name of a Python environment, cuda or oracle
+//	deps oracle           build the Rust tokenizers library, once, and say where it is:
+//	                      what the tokenizer in Go is compared with
 //	deps cuda             provide what a GPU needs, once, and say where it is:
 //	                      criteria-cuda/onnxruntime-<version>-…/libonnxruntime.so
 //	                      and NVIDIA's libraries beside that folder
@@ -41,7 +43,7 @@ func main() {
 	}
 }
 
-const usage = "usage: deps [env [EXTRA...] | venv NAME | cuda]"
+const usage = "usage: deps [env [EXTRA...] | venv NAME | cuda | oracle]"
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c, err := openCache(stderr)
@@ -57,7 +59,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		for _, part := range []struct{ name, path string }{
 			{"onnxruntime", paths.onnxruntime},
 			{"openblas", paths.openblas},
-			{"tokenizers", paths.tokenizers},
 		} {
 			if part.path == "" {
 				part.path = "none for this platform (optional)"
@@ -67,6 +68,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return nil
 	case args[0] == "env":
 		return c.printEnv(ctx, args[1:], stdout)
+	case args[0] == "oracle" && len(args) == 1:
+		library, err := c.tokenizers(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "%-12s %s\n", "tokenizers", library)
+		return nil
 	case args[0] == "cuda" && len(args) == 1:
 		parts, err := c.cuda(ctx, true)
 		if err != nil {

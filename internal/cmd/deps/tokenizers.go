@@ -19,6 +19,14 @@ const tokenizersModule = "github.com/daulet/tokenizers"
 // or linking fails.
 const tokenizersVersion = "v1.22.2"
 
+// tokenizers returns where the library lies, and builds it first if it is missing.
+func (c *cache) tokenizers(ctx context.Context) (string, error) {
+	path := filepath.Join(c.part("tokenizers", tokenizersVersion), "libtokenizers.a")
+	return path, c.provideAll(ctx, []step{
+		{"tokenizers " + tokenizersVersion, path, []tool{cargo, cc, cxx}, c.buildTokenizers},
+	})
+}
+
 // buildTokenizers compiles the Rust half of the module in a writable copy of
 // its source. The copy stays until the build succeeds, so that an interrupted
 // build goes on where it stopped.
