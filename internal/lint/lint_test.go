@@ -29,33 +29,36 @@ var rooms = map[string][]string{
 	"conf":                       {},
 	"internal/atomicfile":        {},
 	"internal/coexist":           {"", "internal/graph"}, // tests of programs that use the library
-	"internal/data":              {},
+	"internal/data":              {"internal/readfile"},
 	"internal/deberta":           {"internal/graph"},
 	"internal/dropout":           {"internal/parallel"},
-	"internal/engine":            {"internal/atomicfile", "internal/deberta", "internal/dropout", "internal/graph", "internal/optim", "internal/ort", "internal/parallel", "internal/weights"},
+	"internal/engine":            {"internal/atomicfile", "internal/deberta", "internal/dropout", "internal/graph", "internal/optim", "internal/ort", "internal/parallel", "internal/weights", "internal/readfile"},
 	"internal/fakecuda":          {},
 	"internal/fakes":             {""},
 	"internal/golden":            {},
 	"internal/golden/tensors":    {"internal/weights"},
 	"internal/graph":             {},
 	"internal/graphaudit":        {},
-	"internal/hub":               {"internal/atomicfile"},
-	"internal/hydra":             {},
+	"internal/hub":               {"internal/atomicfile", "internal/readfile", "internal/redact"},
+	"internal/hydra":             {"internal/readfile", "internal/redact"},
 	"internal/kernels":           {},
 	"internal/lint":              {},
+	"internal/memwatch":          {},
 	"internal/metrics":           {},
-	"internal/mlflow":            {"internal/atomicfile"},
+	"internal/mlflow":            {"internal/atomicfile", "internal/readfile", "internal/redact"},
 	"internal/mlflow/mlflowtest": {},
-	"internal/modelstore":        {"internal/atomicfile", "internal/hub", "internal/mlflow", "internal/sumfile", "internal/weights"},
+	"internal/modelstore":        {"internal/atomicfile", "internal/hub", "internal/mlflow", "internal/sumfile", "internal/weights", "internal/readfile"},
 	"internal/optim":             {"internal/parallel"},
-	"internal/optunadb":          {"internal/study"},
+	"internal/optunadb":          {"internal/study", "internal/redact"},
 	"internal/ort":               {"internal/kernels"},
 	"internal/parallel":          {},
+	"internal/readfile":          {},
+	"internal/redact":            {},
 	"internal/report":            {"internal/atomicfile"},
 	"internal/study":             {},
-	"internal/sumfile":           {"internal/atomicfile"},
-	"internal/token":             {"internal/atomicfile", "internal/parallel"},
-	"internal/weights":           {"internal/atomicfile"},
+	"internal/sumfile":           {"internal/atomicfile", "internal/readfile"},
+	"internal/token":             {"internal/atomicfile", "internal/parallel", "internal/readfile"},
+	"internal/weights":           {"internal/atomicfile", "internal/readfile"},
 	"serve":                      {""}, // on top of the public package, for programs that serve
 	"internal/cmd/...":           {"", "internal/..."},
 	"examples":                   {},
@@ -65,7 +68,7 @@ var rooms = map[string][]string{
 
 // testOnly are packages that only tests, commands in internal/cmd and programs
 // in apart import.
-var testOnly = []string{"internal/fakecuda", "internal/fakes", "internal/golden", "internal/golden/tensors", "internal/graphaudit", "internal/lint", "internal/mlflow/mlflowtest"}
+var testOnly = []string{"internal/fakecuda", "internal/fakes", "internal/golden", "internal/golden/tensors", "internal/graphaudit", "internal/lint", "internal/memwatch", "internal/mlflow/mlflowtest"}
 
 // testImports are what tests import beyond what their package may.
 var testImports = map[string][]string{
