@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/criteria-go/criteria/internal/optunadb"
+	"github.com/criteria-go/criteria/internal/redact"
 )
 
 // Config holds every setting of a run. [DefaultConfig] returns one with the
@@ -365,7 +365,7 @@ func (c Config) Validate() error {
 			if cause := errors.Unwrap(err).Error(); !strings.HasPrefix(cause, "want sqlite") {
 				want += " (" + cause + ")"
 			}
-			v.fail("hpo.storage", withoutPassword(o.Storage), want)
+			v.fail("hpo.storage", redact.URL(o.Storage), want)
 		}
 	}
 	v.between("hpo.n_trials", float64(o.NTrials), 1, 1e6)
@@ -417,36 +417,13 @@ func (c Config) clone() Config {
 	return c
 }
 
-// Redacted returns the configuration without secrets (a user and password in
-// mlflow.tracking_uri, a password in hpo.storage): what may be logged and stored
-// with the run and the model.
+// Redacted returns the configuration without secrets (user, password and tokens
+// in mlflow.tracking_uri and hpo.storage): what may be logged and stored with the
+// run and the model.
 func (c Config) Redacted() Config {
-	if u, err := url.Parse(c.MLflow.TrackingURI); err == nil && u.User != nil {
-		u.User = nil
-		c.MLflow.TrackingURI = u.String()
-	}
-	c.HPO.Storage = withoutPassword(c.HPO.Storage)
+	c.MLflow.TrackingURI = redact.URL(c.MLflow.TrackingURI)
+	c.HPO.Storage = redact.URL(c.HPO.Storage)
 	return c
-}
-
-// withoutPassword returns the URL of a storage without the password, if it has
-// one.
-func withoutPassword(storage string) string {
-	u, err := url.Parse(storage)
-	if err != nil {
-		scheme, _, _ := strings.Cut(storage, ":")
-		return scheme + ":…"
-	}
-	_, given := u.User.Password()
-	if query := u.Query(); given || query.Has("password") {
-		if given {
-			u.User = url.User(u.User.Username())
-		}
-		query.Del("password")
-		u.RawQuery = query.Encode()
-		return u.String()
-	}
-	return storage
 }
 
 // withoutEffectOnCPU lists the settings that were asked for and that a CPU

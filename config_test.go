@@ -227,7 +227,7 @@ hpo:
 		t.Fatal("no error")
 	}
 	want := `criteria: configuration: 9 problems
-  line 3: hpo.storage = postgresql:…: want sqlite:///file.db, postgresql://user@host/database or mysql://user@host/database (want postgresql://user:password@host:5432/database?sslmode=…, as libpq has it)
+  line 3: hpo.storage = postgresql://…: want sqlite:///file.db, postgresql://user@host/database or mysql://user@host/database (want postgresql://user:password@host:5432/database?sslmode=…, as libpq has it)
   line 4: hpo.n_jobs = 0: want a number from 1 to 1024
   line 6: hpo.grace_period = 10: want a number from 60 to 1000000
   line 7: hpo.importance = fanove: want fanova, pedanova; did you mean fanova?

@@ -21,6 +21,7 @@ import (
 	"github.com/criteria-go/criteria/internal/atomicfile"
 	"github.com/criteria-go/criteria/internal/optunadb"
 	"github.com/criteria-go/criteria/internal/ort"
+	"github.com/criteria-go/criteria/internal/redact"
 	"github.com/criteria-go/criteria/internal/report"
 	"github.com/criteria-go/criteria/internal/study"
 )
@@ -97,7 +98,7 @@ func (r *studyRun) run(ctx context.Context) error {
 		return fmt.Errorf("criteria: %w", err)
 	}
 	done := finishedTrials(trials)
-	r.log.Info("study "+r.config.HPO.StudyName, "storage", cmp.Or(withoutPassword(r.config.HPO.Storage), "memory"),
+	r.log.Info("study "+r.config.HPO.StudyName, "storage", cmp.Or(redact.URL(r.config.HPO.Storage), "memory"),
 		"trials", r.config.HPO.NTrials, "done", done)
 	if done >= r.config.HPO.NTrials {
 		return nil
@@ -162,7 +163,7 @@ func (r *studyRun) checkStudy(ctx context.Context) error {
 	}
 	fail := func(key, was, is string) error {
 		return &StudyError{
-			Study: r.config.HPO.StudyName, Storage: withoutPassword(r.config.HPO.Storage), Key: key, Want: was, Got: is,
+			Study: r.config.HPO.StudyName, Storage: redact.URL(r.config.HPO.Storage), Key: key, Want: was, Got: is,
 		}
 	}
 	for _, phase := range slices.Sorted(maps.Keys(now.Splits)) {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/criteria-go/criteria/internal/mlflow"
+	"github.com/criteria-go/criteria/internal/redact"
 )
 
 // Where runs are recorded if neither the caller nor the environment says it.
@@ -446,7 +447,7 @@ func (r *mlflowRun) End(ctx context.Context, status RunStatus) error {
 	switch {
 	case errors.As(err, &spooled):
 		r.tracker.log.Warn("MLflow has not received all of this run: the rest is kept and can be delivered later (criteria.SyncTracking, or go run ./examples/sync DIR)",
-			"dir", r.dir, "run_id", r.ID(), "tracking_uri", mlflow.RedactURI(r.tracker.uri), "error", spooled.Err)
+			"dir", r.dir, "run_id", r.ID(), "tracking_uri", redact.URL(r.tracker.uri), "error", spooled.Err)
 		err = nil
 	case errors.As(err, &rejected):
 		r.tracker.log.Warn("MLflow has refused a part of this run, which is kept", "file", rejected.File, "run_id", r.ID(), "error", rejected.Errors[0])

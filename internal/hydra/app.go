@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/criteria-go/criteria/internal/redact"
 )
 
 // App is a program that is configured and run the Hydra way.
@@ -145,8 +147,9 @@ func (r *runner) warn(msg string) {
 	}
 }
 
-// errorln writes a line to Stderr. There is nobody left to tell if that fails.
-func (r *runner) errorln(line string) { _, _ = fmt.Fprintln(r.app.Stderr, line) }
+// errorln writes a line to Stderr, without the passwords in it. There is nobody
+// left to tell if that fails.
+func (r *runner) errorln(line string) { _, _ = fmt.Fprintln(r.app.Stderr, redact.Text(line)) }
 
 func (r *runner) usageError(err *usageError) {
 	_ = writeUsage(r.app.Stderr, r.app.Name)
@@ -415,7 +418,7 @@ func writeFile(name string, data []byte) (err error) {
 	}()
 	_, err = f.Write(data)
 	if err == nil {
-		err = f.Chmod(0o644)
+		err = f.Chmod(0o600) // as given: with the passwords that are in it
 	}
 	if err == nil {
 		err = f.Sync()
@@ -438,7 +441,7 @@ func (r *runner) report(err error) {
 	}
 	const hint = "\nSet the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace."
 	if job, ok := errors.AsType[*jobError](err); ok {
-		r.errorln("Error executing job with overrides: " + reprList(job.overrides))
+		r.overridesln(job.overrides)
 		r.errorln(describe(job.err))
 		r.errorln(hint)
 		return
@@ -458,7 +461,7 @@ func (r *runner) report(err error) {
 // reportChain writes an error and all errors that it wraps.
 func (r *runner) reportChain(err error) {
 	if job, ok := errors.AsType[*jobError](err); ok {
-		r.errorln("Error executing job with overrides: " + reprList(job.overrides))
+		r.overridesln(job.overrides)
 		err = job.err
 	}
 	r.errorln(describe(err))
@@ -482,10 +485,12 @@ func describe(err error) string {
 	return string(e.Kind) + ": " + e.Error()
 }
 
-func reprList(lines []string) string {
+// overridesln writes what a job that failed ran with, each override without the
+// passwords in it.
+func (r *runner) overridesln(lines []string) {
 	items := make([]any, len(lines))
 	for i, line := range lines {
-		items[i] = line
+		items[i] = redact.Setting(line)
 	}
-	return pyRepr(items)
+	_, _ = fmt.Fprintln(r.app.Stderr, "Error executing job with overrides: "+pyRepr(items))
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/criteria-go/criteria/internal/redact"
 )
 
 // sweep runs the jobs that the overrides of the task expand to. All of them are
@@ -99,6 +101,9 @@ func (r *runner) expandJobs(h *Config, repo *repository) ([][]string, error) {
 // sweepJob composes and runs one job of a sweep.
 func (r *runner) sweepJob(ctx context.Context, compose func([]string) (*composition, error), overrides []string, num int) error {
 	shown := slices.DeleteFunc(slices.Clone(overrides), func(line string) bool { return strings.HasPrefix(line, "hydra.") })
+	for i, line := range shown {
+		shown[i] = redact.Setting(line)
+	}
 	if err := r.logf("\t#%d : %s", num, strings.Join(shown, " ")); err != nil {
 		return err
 	}

@@ -193,8 +193,5 @@ func FuzzSmallTexts(f *testing.F) {
 		if checkArtifactPath(s) == nil && !filepath.IsLocal(s) {
 			t.Errorf("artifact path %q", s)
 		}
-		if strings.Contains(s, "://") && strings.Contains(RedactURI("http://user:pass@"+s), "user:pass") {
-			t.Errorf("RedactURI leaks: %q", s)
-		}
 	})
 }

@@ -21,6 +21,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/criteria-go/criteria/internal/redact"
 )
 
 // Store is one place where MLflow keeps runs. Methods are safe for concurrent
@@ -271,7 +273,8 @@ func Open(ctx context.Context, uri string, opts Options) (Store, error) {
 		return nil, errors.New("mlflow: the tracking URI is empty (try sqlite:///mlflow.db)")
 	case !hasScheme || len(scheme) == 1: // a single letter is a Windows drive
 		if looksLikeDatabase(uri) {
-			return nil, fmt.Errorf("mlflow: tracking URI %q is a file: did you mean sqlite:///%s?", uri, filepath.ToSlash(uri))
+			return nil, fmt.Errorf("mlflow: tracking URI %q is a file: did you mean sqlite:///%s?",
+				redact.URL(uri), filepath.ToSlash(redact.URL(uri)))
 		}
 		return openFiles(uri, false, opts)
 	case scheme == "sqlite":
@@ -285,8 +288,9 @@ func Open(ctx context.Context, uri string, opts Options) (Store, error) {
 		}
 		return openFiles(dir, true, opts)
 	}
-	return nil, fmt.Errorf("mlflow: tracking URI %q: scheme %q is not supported (use sqlite:///mlflow.db, http://HOST:PORT or a folder; "+
-		"for another database start `mlflow server --backend-store-uri …` and give its address)", RedactURI(uri), scheme)
+	return nil, fmt.Errorf("mlflow: tracking URI %q: its scheme is not supported (use sqlite:///mlflow.db, "+
+		"http://HOST:PORT or a folder; for another database start `mlflow server --backend-store-uri …` and give its address)",
+		redact.URL(uri))
 }
 
 func looksLikeDatabase(path string) bool {
@@ -302,37 +306,21 @@ func looksLikeDatabase(path string) bool {
 func pathOfFileURI(uri string) (string, error) {
 	u, err := url.Parse(uri)
 	if err != nil || u.Scheme != "file" {
-		return "", fmt.Errorf("mlflow: %q is not a file: URI", uri)
+		return "", fmt.Errorf("mlflow: %q is not a file: URI", redact.URL(uri))
 	}
 	if u.Host != "" && u.Host != "localhost" {
-		return "", fmt.Errorf("mlflow: %q names the host %q; a file: URI must be local (file:///absolute/path)", uri, u.Host)
+		return "", fmt.Errorf("mlflow: %q names a host; a file: URI must be local (file:///absolute/path)", redact.URL(uri))
 	}
 	p := u.Path
 	if u.Opaque != "" {
 		if p, err = url.PathUnescape(u.Opaque); err != nil {
-			return "", fmt.Errorf("mlflow: %q: %w", uri, err)
+			return "", fmt.Errorf("mlflow: %q: %w", redact.URL(uri), err)
 		}
 	}
 	if p == "" {
-		return "", fmt.Errorf("mlflow: %q names no folder", uri)
+		return "", fmt.Errorf("mlflow: %q names no folder", redact.URL(uri))
 	}
 	return filepath.FromSlash(p), nil
-}
-
-// RedactURI removes a password from a URI that is going to be shown.
-func RedactURI(uri string) string {
-	scheme, rest, ok := strings.Cut(uri, "://")
-	if !ok {
-		return uri
-	}
-	authority, path, slash := strings.Cut(rest, "/")
-	if at := strings.LastIndexByte(authority, '@'); at >= 0 {
-		authority = authority[at+1:]
-	}
-	if slash {
-		path = "/" + path
-	}
-	return scheme + "://" + authority + path
 }
 
 // millis is a time as MLflow stores it; the zero time is 0.

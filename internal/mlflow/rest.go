@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/criteria-go/criteria/internal/redact"
 )
 
 const (
@@ -35,7 +37,7 @@ type restStore struct {
 func openREST(ctx context.Context, uri string, opts Options) (Store, error) {
 	u, err := url.Parse(uri)
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("mlflow: tracking URI %q is not of the form http://HOST:PORT", RedactURI(uri))
+		return nil, fmt.Errorf("mlflow: tracking URI %q is not of the form http://HOST:PORT", redact.URL(uri))
 	}
 	config, err := restConfigFrom(opts)
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"modernc.org/sqlite" // registers the driver "sqlite"
+
+	"github.com/criteria-go/criteria/internal/redact"
 )
 
 //go:embed schema.sql
@@ -49,7 +51,7 @@ func openSQLite(ctx context.Context, rest string, opts Options) (Store, error) {
 	path, ok := strings.CutPrefix(rest, "///")
 	path, _, _ = strings.Cut(path, "?")
 	if !ok || path == "" {
-		return nil, fmt.Errorf("mlflow: tracking URI %q: write sqlite:///relative.db or sqlite:////absolute.db", "sqlite:"+rest)
+		return nil, fmt.Errorf("mlflow: tracking URI %q: write sqlite:///relative.db or sqlite:////absolute.db", redact.URL("sqlite:"+rest))
 	}
 	path, err := filepath.Abs(filepath.FromSlash(path))
 	if err != nil {
@@ -76,7 +78,7 @@ func openSQLite(ctx context.Context, rest string, opts Options) (Store, error) {
 	// One connection: writers of one process queue here, fairly, instead of
 	// polling for the lock of the file.
 	db.SetMaxOpenConns(1)
-	s := &sqliteStore{uri: "sqlite:" + rest, path: path, artifactRoot: root, db: db}
+	s := &sqliteStore{uri: redact.URL("sqlite:" + rest), path: path, artifactRoot: root, db: db}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

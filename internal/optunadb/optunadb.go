@@ -16,13 +16,13 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/criteria-go/criteria/internal/redact"
 	"github.com/criteria-go/criteria/internal/study"
 )
 
@@ -74,7 +74,7 @@ func (e *SchemaError) Error() string {
 // Check reports what is wrong with the URL of a storage. It opens nothing.
 func Check(rawURL string) error {
 	if _, err := parse(rawURL); err != nil {
-		return fmt.Errorf("optunadb: storage %q: %w", redact(rawURL), err)
+		return fmt.Errorf("optunadb: storage %q: %w", redact.URL(rawURL), err)
 	}
 	return nil
 }
@@ -96,7 +96,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*DB, error) {
 	}
 	db, err := sql.Open(to.driver, to.dsn)
 	if err != nil {
-		return nil, fmt.Errorf("optunadb: %s: %w", redact(rawURL), err)
+		return nil, fmt.Errorf("optunadb: %s: %w", redact.URL(rawURL), err)
 	}
 	db.SetMaxOpenConns(to.conns)
 	db.SetMaxIdleConns(to.conns)
@@ -106,7 +106,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*DB, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &DB{dialect: to.dialect, url: redact(rawURL), db: db, log: o.Logger, ended: map[int]map[int]study.FrozenTrial{}}
+	d := &DB{dialect: to.dialect, url: redact.URL(rawURL), db: db, log: o.Logger, ended: map[int]map[int]study.FrozenTrial{}}
 	// A wrong address looks like a database that is away. It should be told soon.
 	d.retryFor = min(o.RetryFor, 20*time.Second)
 	if err := d.prepare(ctx); err != nil {
@@ -118,16 +118,6 @@ func Open(ctx context.Context, rawURL string, o Options) (*DB, error) {
 
 // Close closes the connections. Operations that run end with an error.
 func (d *DB) Close() error { return d.db.Close() }
-
-// redact returns a URL without its password.
-func redact(rawURL string) string {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		scheme, _, _ := strings.Cut(rawURL, ":")
-		return scheme + ":…"
-	}
-	return u.Redacted()
-}
 
 // tx runs f in a transaction, again and again while the database is away or
 // busy. So f must not keep anything of an attempt that failed. The answer to a
