@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // The files of a checkpoint.
@@ -16,6 +19,8 @@ const (
 	configName    = "config.json"
 	tokenizerName = "tokenizer"
 	indexSuffix   = ".index.json"
+
+	maxShards = 1000
 )
 
 var (
@@ -45,10 +50,10 @@ func (c cache) blob(etag string) string       { return filepath.Join(c.repo, "bl
 
 // find looks for the model. It returns the snapshot, if there is one, and the
 // first thing that it lacks: "" if it is complete.
-func (c cache) find(m model) (dir, missing string) {
+func (c cache) find(ctx context.Context, m model) (dir, missing string) {
 	commit := m.revision
 	if !commitPattern.MatchString(commit) {
-		content, err := os.ReadFile(filepath.Join(c.repo, "refs", filepath.FromSlash(m.revision)))
+		content, err := readfile.All(ctx, filepath.Join(c.repo, "refs", filepath.FromSlash(m.revision)), readfile.Text)
 		commit = string(content)
 		if err != nil || !namePattern.MatchString(commit) {
 			return "", fmt.Sprintf("revision %q of %s", m.revision, m.id)
@@ -58,7 +63,7 @@ func (c cache) find(m model) (dir, missing string) {
 	switch {
 	case !present(filepath.Join(dir, configName)):
 		return "", configName
-	case !hasWeights(dir):
+	case !hasWeights(ctx, dir):
 		return "", "weights"
 	case !slices.ContainsFunc(tokenizerNames, func(name string) bool { return present(filepath.Join(dir, name)) }):
 		return dir, tokenizerName
@@ -67,12 +72,12 @@ func (c cache) find(m model) (dir, missing string) {
 }
 
 // hasWeights says whether a folder has weights in one of their forms, whole.
-func hasWeights(dir string) bool {
+func hasWeights(ctx context.Context, dir string) bool {
 	for _, name := range weightNames {
 		if present(filepath.Join(dir, name)) {
 			return true
 		}
-		shards, err := readIndex(filepath.Join(dir, name+indexSuffix))
+		shards, err := readIndex(ctx, filepath.Join(dir, name+indexSuffix))
 		if err == nil && !slices.ContainsFunc(shards, func(s string) bool { return !present(filepath.Join(dir, s)) }) {
 			return true
 		}
@@ -81,8 +86,8 @@ func hasWeights(dir string) bool {
 }
 
 // readIndex returns the files that an index of shards names, sorted.
-func readIndex(path string) ([]string, error) {
-	raw, err := os.ReadFile(path)
+func readIndex(ctx context.Context, path string) ([]string, error) {
+	raw, err := readfile.All(ctx, path, readfile.Index)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +100,9 @@ func readIndex(path string) ([]string, error) {
 	shards := slices.Compact(slices.Sorted(maps.Values(index.WeightMap)))
 	if len(shards) == 0 {
 		return nil, fmt.Errorf("%s names no files", filepath.Base(path))
+	}
+	if len(shards) > maxShards {
+		return nil, fmt.Errorf("%s names %d files, more than %d", filepath.Base(path), len(shards), maxShards)
 	}
 	for _, s := range shards {
 		if !namePattern.MatchString(s) {

@@ -23,6 +23,9 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/hashicorp/go-cleanhttp"
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/criteria-go/criteria/internal/readfile"
+	"github.com/criteria-go/criteria/internal/redact"
 )
 
 const (
@@ -32,7 +35,16 @@ const (
 	maxAnswer         = 8 << 20 // bytes of JSON
 	copyBuffer        = 256 << 10
 	progressStep      = 1 << 20
+	maxModel          = 16 << 30 // bytes of all files of a model
 )
+
+// maxBytes are the bytes that a file may have, by its name; others may have what
+// is left for the model.
+var maxBytes = map[string]int64{
+	configName: readfile.Config, "tokenizer_config.json": readfile.Tokenizer,
+	"spm.model": readfile.Tokenizer, "tokenizer.json": readfile.Tokenizer,
+	weightNames[0] + indexSuffix: readfile.Index, weightNames[1] + indexSuffix: readfile.Index,
+}
 
 // download brings one model into the cache.
 type download struct {
@@ -40,6 +52,7 @@ type download struct {
 	cache  cache
 	opts   Options
 	client *retryablehttp.Client
+	left   int64 // bytes that may still be downloaded
 }
 
 func newDownload(m model, c cache, opts Options) *download {
@@ -60,10 +73,13 @@ func newDownload(m model, c cache, opts Options) *download {
 			if len(via) > maxHops {
 				return errors.New("stopped after too many redirects")
 			}
+			if downgrade(via[len(via)-1].URL, req.URL) {
+				return errors.New("stopped at a redirect from https to http")
+			}
 			return nil
 		},
 	}
-	return &download{model: m, cache: c, opts: opts, client: client}
+	return &download{model: m, cache: c, opts: opts, client: client, left: opts.MaxBytes}
 }
 
 // authTransport adds the token to requests to the endpoint, and only to those:
@@ -85,6 +101,9 @@ func (t *authTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // CloseIdleConnections lets the client's method of that name reach the base.
 func (t *authTransport) CloseIdleConnections() { t.base.CloseIdleConnections() }
+
+// downgrade reports whether a redirect leaves TLS.
+func downgrade(from, to *url.URL) bool { return from.Scheme == "https" && to.Scheme != "https" }
 
 func sameOrigin(u *url.URL, endpoint string) bool {
 	e, err := url.Parse(endpoint)
@@ -137,7 +156,7 @@ func (d *download) weights(ctx context.Context, commit string) error {
 		if !found {
 			continue
 		}
-		shards, err := readIndex(filepath.Join(d.cache.snapshot(commit), index))
+		shards, err := readIndex(ctx, filepath.Join(d.cache.snapshot(commit), index))
 		if err != nil {
 			return d.fail(err, "its index of weights is broken", "choose another revision", 0)
 		}
@@ -183,7 +202,9 @@ var sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // head asks for a file's commit, tag and size; nil means that the model has no
 // such file. For a large file the hub answers with a redirect to the host that
 // has it, and puts the file's own tag, its SHA-256, into that answer's headers:
-// so redirects are followed only as far as they stay on the hub.
+// so redirects off the hub are followed only if their answer says nothing of the
+// file, which is how a mirror sends on to the hub itself. The token does not go
+// there.
 func (d *download) head(ctx context.Context, revision, file string) (*remote, error) {
 	address := fmt.Sprintf("%s/%s/resolve/%s/%s", d.opts.Endpoint, d.id, url.PathEscape(revision), url.PathEscape(file))
 	r := &remote{url: address, size: -1}
@@ -204,7 +225,8 @@ func (d *download) head(ctx context.Context, revision, file string) (*remote, er
 			if err != nil || hop == maxHops {
 				return nil, d.fail(err, "the hub redirects in circles", "check HF_ENDPOINT", resp.StatusCode)
 			}
-			if sameOrigin(next, d.opts.Endpoint) {
+			silent := linkedTag == "" && (etag == "" || commit == "")
+			if (sameOrigin(next, d.opts.Endpoint) || silent) && !downgrade(resp.Request.URL, next) {
 				address = next.String()
 				continue
 			}
@@ -307,6 +329,9 @@ func (d *download) file(ctx context.Context, commit, file string, r *remote) err
 	}
 	defer func() { _ = lock.Close() }()
 
+	if r.size > d.limit(file) {
+		return d.tooLarge(file, r.size)
+	}
 	blob := d.cache.blob(r.etag)
 	info, err := os.Stat(blob)
 	if err != nil || r.size >= 0 && info.Size() != r.size {
@@ -318,6 +343,19 @@ func (d *download) file(ctx context.Context, commit, file string, r *remote) err
 		return d.diskError(err)
 	}
 	return nil
+}
+
+// limit is how many bytes a file may have.
+func (d *download) limit(file string) int64 {
+	if most, ok := maxBytes[file]; ok {
+		return min(most, d.left)
+	}
+	return d.left
+}
+
+func (d *download) tooLarge(file string, size int64) error {
+	return d.fail(nil, fmt.Sprintf("%s has %d bytes or more, and %d are the most that it may have", file, size, d.limit(file)),
+		"check that it is a model of the kind that is wanted, and HF_ENDPOINT", 0)
 }
 
 // fetch downloads a file to path. The bytes go to path.incomplete, where the next
@@ -358,6 +396,11 @@ func (d *download) fetch(ctx context.Context, file string, r *remote, path strin
 	if err := f.Sync(); err != nil {
 		return d.diskError(err)
 	}
+	info, err := f.Stat()
+	if err != nil {
+		return d.diskError(err)
+	}
+	d.left -= info.Size()
 	if err := os.Rename(part, path); err != nil {
 		return d.diskError(err)
 	}
@@ -407,6 +450,9 @@ func (d *download) transfer(ctx context.Context, file string, r *remote, f *os.F
 	default:
 		return done, d.statusError(resp)
 	}
+	if total > d.limit(file) {
+		return 0, errors.Join(d.tooLarge(file, total), os.Remove(f.Name()))
+	}
 	if r.size >= 0 && total >= 0 && total != r.size {
 		return 0, d.discard(f, fmt.Sprintf("the hub announces %d bytes for %s, but sends %d", r.size, file, total))
 	}
@@ -426,6 +472,9 @@ func (d *download) transfer(ctx context.Context, file string, r *remote, f *os.F
 			idle.Reset(d.opts.idle)
 			if done += int64(n); total >= 0 && done > total {
 				return 0, d.discard(f, fmt.Sprintf("the hub announces %d bytes for %s, but sends more", total, file))
+			}
+			if done > d.limit(file) {
+				return 0, errors.Join(d.tooLarge(file, done), os.Remove(f.Name()))
 			}
 			if _, err := f.Write(buffer[:n]); err != nil {
 				return done, d.diskError(err)
@@ -519,7 +568,7 @@ func parseContentRange(s string) (start, total int64, err error) {
 }
 
 func (d *download) fail(err error, found, remedy string, status int) error {
-	return &Error{Ref: d.ref, Found: found, Remedy: remedy, Status: status, Err: err}
+	return &Error{Ref: d.ref, Found: found, Remedy: remedy, Status: status, Err: redact.Error(err)}
 }
 
 // networkError tells a hub that cannot be reached from a caller who gave up.
@@ -552,7 +601,8 @@ func (d *download) statusError(resp *http.Response) error {
 	var remedy string
 	switch code := resp.Header.Get("X-Error-Code"); {
 	case resp.StatusCode == http.StatusForbidden || code == "GatedRepo":
-		remedy = fmt.Sprintf("open %s/%s, accept the model's terms, and set HF_TOKEN to an access token of that account", d.opts.Endpoint, d.id)
+		remedy = fmt.Sprintf("open %s/%s, accept the model's terms, and set HF_TOKEN to an access token of that account",
+			redact.URL(d.opts.Endpoint), d.id)
 	case resp.StatusCode == http.StatusUnauthorized && d.opts.Token != "":
 		remedy = fmt.Sprintf("check that the access token in HF_TOKEN is valid and may read %s, and the spelling of the id", d.id)
 	case resp.StatusCode == http.StatusUnauthorized:

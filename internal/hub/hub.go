@@ -12,8 +12,9 @@
 //	.locks/models--owner--name/      one download of a file at a time
 //
 // The environment variables of the Python libraries are honoured: HF_ENDPOINT,
-// HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and
-// TRANSFORMERS_OFFLINE.
+// HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
+// TRANSFORMERS_OFFLINE and the older HUGGINGFACE_HUB_CACHE and
+// HUGGING_FACE_HUB_TOKEN. Paths may begin with ~ and have variables in them.
 package hub
 
 import (
@@ -29,23 +30,29 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/criteria-go/criteria/internal/readfile"
+	"github.com/criteria-go/criteria/internal/redact"
 )
 
 // Options say where models are looked for. The zero value takes everything from
 // the environment, as the Python libraries do.
 type Options struct {
-	// CacheDir is the cache. Default: HF_HUB_CACHE, HF_HOME/hub,
+	// CacheDir is the cache. Default: HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub,
 	// XDG_CACHE_HOME/huggingface/hub or ~/.cache/huggingface/hub.
 	CacheDir string
 	// Endpoint is the hub's address. Default: HF_ENDPOINT or the public hub.
 	Endpoint string
 	// Token is the access token for private and gated models. It is sent to the
 	// Endpoint only, never to a host that the hub redirects to. Default:
-	// HF_TOKEN, or the file HF_TOKEN_PATH or HF_HOME/token.
+	// HF_TOKEN, HUGGING_FACE_HUB_TOKEN, or the file HF_TOKEN_PATH or HF_HOME/token.
 	Token string
 	// Offline forbids every request. Default: HF_HUB_OFFLINE or
 	// TRANSFORMERS_OFFLINE.
 	Offline bool
+	// MaxBytes is how much is downloaded for one model, all files together; what
+	// more claims to be one is refused. Default: 16 GiB.
+	MaxBytes int64
 	// Progress, if set, is told about each file that is downloaded: how many of
 	// its bytes are there, of how many (-1 if the hub does not say). It is called
 	// when a transfer starts, about once per megabyte and when it is complete, on
@@ -105,12 +112,12 @@ func Resolve(ctx context.Context, ref string, opts Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	opts, err = opts.withDefaults()
+	opts, err = opts.withDefaults(ctx)
 	if err != nil {
 		return "", &Error{Ref: ref, Found: "the hub's settings are wrong", Err: err}
 	}
 	c := cache{root: opts.CacheDir, repo: filepath.Join(opts.CacheDir, m.folder())}
-	if dir, missing := c.find(m); missing == "" {
+	if dir, missing := c.find(ctx, m); missing == "" {
 		return dir, nil
 	} else if opts.Offline {
 		if dir != "" && missing == tokenizerName {
@@ -163,34 +170,60 @@ func parse(ref string) (model, error) {
 const publicEndpoint = "https://huggingface.co"
 
 // withDefaults fills what is not set from the environment.
-func (o Options) withDefaults() (Options, error) {
+func (o Options) withDefaults(ctx context.Context) (Options, error) {
 	home := os.Getenv("HF_HOME")
 	if home == "" {
 		base := os.Getenv("XDG_CACHE_HOME")
 		if base == "" {
 			user, err := os.UserHomeDir()
-			if err != nil && o.CacheDir == "" && os.Getenv("HF_HUB_CACHE") == "" {
+			if err != nil && cmp.Or(o.CacheDir, os.Getenv("HF_HUB_CACHE"), os.Getenv("HUGGINGFACE_HUB_CACHE")) == "" {
 				return o, fmt.Errorf("no place for the cache: set HF_HOME: %w", err)
 			}
 			base = filepath.Join(user, ".cache")
 		}
 		home = filepath.Join(base, "huggingface")
 	}
-	o.CacheDir = cmp.Or(o.CacheDir, os.Getenv("HF_HUB_CACHE"), filepath.Join(home, "hub"))
+	home = expand(home)
+	if o.CacheDir == "" {
+		o.CacheDir = expand(cmp.Or(os.Getenv("HF_HUB_CACHE"), os.Getenv("HUGGINGFACE_HUB_CACHE"), filepath.Join(home, "hub")))
+	}
 	o.Endpoint = strings.TrimRight(cmp.Or(o.Endpoint, os.Getenv("HF_ENDPOINT"), publicEndpoint), "/")
 	if u, err := url.Parse(o.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return o, fmt.Errorf("HF_ENDPOINT %q is not an address such as %s", o.Endpoint, publicEndpoint)
+		return o, fmt.Errorf("HF_ENDPOINT %q is not an address such as %s", redact.URL(o.Endpoint), publicEndpoint)
 	}
-	if o.Token = strings.TrimSpace(cmp.Or(o.Token, os.Getenv("HF_TOKEN"))); o.Token == "" {
+	if o.Token = strings.TrimSpace(cmp.Or(o.Token, os.Getenv("HF_TOKEN"), os.Getenv("HUGGING_FACE_HUB_TOKEN"))); o.Token == "" {
 		// The file that the login command of the Python client writes. Most users
 		// have none, and public models need none: who does is told so by the hub.
-		content, _ := os.ReadFile(cmp.Or(os.Getenv("HF_TOKEN_PATH"), filepath.Join(home, "token")))
+		path := expand(cmp.Or(os.Getenv("HF_TOKEN_PATH"), filepath.Join(home, "token")))
+		content, _ := readfile.All(ctx, path, readfile.Text)
 		o.Token = strings.TrimSpace(string(content))
+	}
+	o.Token = strings.NewReplacer("\r", "", "\n", "").Replace(o.Token)
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = maxModel
 	}
 	o.Offline = o.Offline || isTrue(os.Getenv("HF_HUB_OFFLINE")) || isTrue(os.Getenv("TRANSFORMERS_OFFLINE"))
 	o.idle = cmp.Or(o.idle, 30*time.Second)
 	o.retryWait = cmp.Or(o.retryWait, 500*time.Millisecond)
 	return o, nil
+}
+
+var variable = regexp.MustCompile(`\$(\w+|\{[^}]*\})`)
+
+// expand replaces a ~ at the beginning of a path, and variables in it, as the
+// Python client does: those that are not set stay as they are.
+func expand(path string) string {
+	if rest, ok := strings.CutPrefix(path, "~"); ok && (rest == "" || os.IsPathSeparator(rest[0])) {
+		if home, err := os.UserHomeDir(); err == nil {
+			path = strings.TrimRight(home, "/") + rest
+		}
+	}
+	return variable.ReplaceAllStringFunc(path, func(name string) string {
+		if value, ok := os.LookupEnv(strings.Trim(name, "${}")); ok {
+			return value
+		}
+		return name
+	})
 }
 
 // isTrue reads a switch as the Python client does.

@@ -52,7 +52,8 @@ func newFakeHub(t *testing.T, files map[string][]byte) *fakeHub {
 	h.store = httptest.NewServer(http.HandlerFunc(h.serveStore))
 	t.Cleanup(h.store.Close)
 	for _, name := range []string{
-		"HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME",
+		"HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE",
+		"XDG_CACHE_HOME", "HUGGINGFACE_HUB_CACHE", "HUGGING_FACE_HUB_TOKEN",
 	} {
 		t.Setenv(name, "")
 	}

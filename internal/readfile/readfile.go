@@ -48,16 +48,28 @@ func (e *Error) Is(target error) bool { return target == ErrRefused }
 // Everything else is an [Error]: it is neither waited for nor read. The caller
 // closes the file.
 func Open(path string) (*os.File, error) {
-	// Looked at before it is opened, since opening alone can set a device to
-	// work, and again afterwards, since it may have been replaced meanwhile.
-	info, err := os.Stat(path)
+	return open(path, func() (fs.FileInfo, error) { return os.Stat(path) },
+		func() (*os.File, error) { return os.OpenFile(path, os.O_RDONLY|nonBlocking, 0) })
+}
+
+// OpenIn is [Open] for a file below a folder that no link in its path leads out
+// of.
+func OpenIn(root *os.Root, name string) (*os.File, error) {
+	return open(name, func() (fs.FileInfo, error) { return root.Stat(name) },
+		func() (*os.File, error) { return root.OpenFile(name, os.O_RDONLY|nonBlocking, 0) })
+}
+
+// open looks at a file before it is opened, since opening alone can set a device
+// to work, and again afterwards, since it may have been replaced meanwhile.
+func open(path string, stat func() (fs.FileInfo, error), openFile func() (*os.File, error)) (*os.File, error) {
+	info, err := stat()
 	if err != nil {
 		return nil, err
 	}
 	if err := check(path, info); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
+	f, err := openFile()
 	if err != nil {
 		return nil, err
 	}

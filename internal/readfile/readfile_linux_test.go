@@ -1,7 +1,9 @@
 package readfile
 
 import (
+	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -14,6 +16,14 @@ func TestPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, path, 1<<20, "a named pipe")
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if _, err := OpenIn(root, "pipe"); !errors.Is(err, ErrRefused) {
+		t.Errorf("below a folder: %v", err)
+	}
 }
 
 func TestSocket(t *testing.T) {
