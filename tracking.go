@@ -270,7 +270,9 @@ func (borrowedStore) Close() error { return nil }
 // SyncTracking delivers what runs below dir could not send to MLflow before
 // they ended, and marks runs whose process was killed as KILLED. Runs that are
 // still being recorded are left alone. An empty uri stands for the store that
-// each run was started in. It returns the IDs of the runs that are now complete.
+// each run was started in; if that is a server, it must be the one that
+// MLFLOW_TRACKING_URI names, or there must be no credentials for one. It returns
+// the IDs of the runs that are now complete.
 func SyncTracking(ctx context.Context, dir, uri string, opts ...TrackerOption) (runIDs []string, err error) {
 	t, err := NewMLflowTracker(cmp.Or(uri, defaultTrackingURI), "", opts...)
 	if err != nil {
@@ -286,7 +288,14 @@ func SyncTracking(ctx context.Context, dir, uri string, opts ...TrackerOption) (
 			return err
 		}
 		runs, err := mlflow.Sync(ctx, p, func(ctx context.Context, from string) (mlflow.Store, error) {
-			return t.openStore(ctx, cmp.Or(uri, from))
+			if uri != "" {
+				return t.openStore(ctx, uri)
+			}
+			trusted, err := mlflow.Trusted(from, t.getenv)
+			if err != nil {
+				return nil, err
+			}
+			return t.openStore(ctx, trusted)
 		}, t.log)
 		errs = append(errs, err)
 		t.report(runs)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // checkArtifactPath accepts slash-separated relative paths in shortest form.
@@ -158,15 +160,18 @@ func openLocal(uri, p string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenInRoot(dir, filepath.FromSlash(p))
+	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, noArtifact(p, dir)
 	} else if err != nil {
 		return nil, fmt.Errorf("mlflow: read artifact %s: %w", p, err)
 	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.Join(err, noArtifact(p, dir))
+	defer root.Close()
+	f, err := readfile.OpenIn(root, filepath.FromSlash(p))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, readfile.ErrRefused) {
+		return nil, noArtifact(p, dir)
+	} else if err != nil {
+		return nil, fmt.Errorf("mlflow: read artifact %s: %w", p, err)
 	}
 	return f, nil
 }

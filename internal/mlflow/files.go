@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // fileStore is the folder layout of MLflow's FileStore:
@@ -132,7 +134,7 @@ func (s *fileStore) writeYAML(p string, v any) error {
 
 // readFile reads a small file; its size is bounded, as others write it too.
 func (s *fileStore) readFile(p string, limit int64) ([]byte, error) {
-	f, err := s.root.Open(filepath.FromSlash(p))
+	f, err := readfile.OpenIn(s.root, filepath.FromSlash(p))
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // journalDir is the folder in an output directory that holds the journals of
@@ -253,18 +255,32 @@ type lineReader struct{ r *bufio.Reader }
 
 func newLineReader(r io.Reader) lineReader { return lineReader{bufio.NewReaderSize(r, 1<<16)} }
 
+// maxRecord bounds a line that is believed, in bytes.
+const maxRecord = 16 << 20
+
 // next returns the next record and its size; io.EOF if no whole one is left.
-// A line that a broken disk has spoilt is an empty record.
+// A line that a broken disk has spoilt is an empty record, and so is one that is
+// too long to be a record.
 func (l lineReader) next() (record, int64, error) {
-	line, err := l.r.ReadBytes('\n')
-	if err != nil {
-		return record{}, 0, err
+	var line []byte
+	size := int64(0)
+	for {
+		part, err := l.r.ReadSlice('\n')
+		if size += int64(len(part)); size <= maxRecord {
+			line = append(line, part...)
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return record{}, 0, err
+		}
 	}
 	var rec record
-	if json.Unmarshal(line, &rec) != nil {
+	if size > maxRecord || json.Unmarshal(line, &rec) != nil {
 		rec = record{}
 	}
-	return rec, int64(len(line)), nil
+	return rec, size, nil
 }
 
 // append adds records. They survive the end of the process at once, and that
@@ -348,7 +364,7 @@ func (j *journal) addFile(src string, r io.Reader) (name string, err error) {
 		if os.Link(src, target) == nil {
 			return name, nil
 		}
-		f, err := os.Open(src)
+		f, err := readfile.Open(src)
 		if err != nil {
 			return "", fmt.Errorf("mlflow: %w", err)
 		}
@@ -364,6 +380,17 @@ func (j *journal) addFile(src string, r io.Reader) (name string, err error) {
 		return "", fmt.Errorf("mlflow: keep an artifact for the store: %w", err)
 	}
 	return name, nil
+}
+
+// openFile opens what addFile keeps. A link that a stranger put there leads to
+// nothing outside of the folder.
+func (j *journal) openFile(name string) (*os.File, error) {
+	root, err := os.OpenRoot(j.files())
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return readfile.OpenIn(root, filepath.Base(name))
 }
 
 func (j *journal) close() error { return errors.Join(j.file.Close(), j.lock.Close()) }

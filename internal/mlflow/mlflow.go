@@ -243,7 +243,9 @@ type Options struct {
 	// Getenv looks up MLFLOW_… variables; default os.Getenv.
 	Getenv func(string) string
 	// ArtifactRoot is where an SQLite store keeps the artifacts of experiments
-	// that it creates; default ./mlruns, as MLflow.
+	// that it creates; default ./mlruns, as MLflow. For a server it is the folder
+	// on this machine below which the server may keep artifacts; default
+	// MLFLOW_DEFAULT_ARTIFACT_ROOT or none.
 	ArtifactRoot string
 	// MaxRetries lowers how often a server is asked again; 0 means
 	// MLFLOW_HTTP_REQUEST_MAX_RETRIES or 7, less than 0 never.
@@ -271,6 +273,9 @@ func Open(ctx context.Context, uri string, opts Options) (Store, error) {
 	switch {
 	case uri == "":
 		return nil, errors.New("mlflow: the tracking URI is empty (try sqlite:///mlflow.db)")
+	case scheme == "databricks" || scheme == "databricks-uc" || scheme == "uc":
+		return nil, fmt.Errorf("mlflow: tracking URI %q: Databricks is not supported (use sqlite:///mlflow.db or http://HOST:PORT; "+
+			"for a folder of that name write ./%s)", redact.URL(uri), scheme)
 	case !hasScheme || len(scheme) == 1: // a single letter is a Windows drive
 		if looksLikeDatabase(uri) {
 			return nil, fmt.Errorf("mlflow: tracking URI %q is a file: did you mean sqlite:///%s?",

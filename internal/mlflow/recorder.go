@@ -518,7 +518,7 @@ func (r *Recorder) deliverLast(ctx context.Context, rec record) error {
 	case rec.End != nil:
 		return r.store.UpdateRun(ctx, run.ID, rec.End.Status, fromMillis(int64(rec.End.Time)))
 	case rec.Artifact != nil:
-		f, err := os.Open(filepath.Join(r.journal.files(), filepath.Base(rec.Artifact.File)))
+		f, err := r.journal.openFile(rec.Artifact.File)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // it had arrived when the process was stopped
 		} else if err != nil {

@@ -32,6 +32,9 @@ type restStore struct {
 	host   string
 	config restConfig
 	client *http.Client
+
+	elsewhere *http.Client // for other servers: without the certificate that says who we are
+	root      string       // below which artifacts may lie on this machine; "": nowhere
 }
 
 func openREST(ctx context.Context, uri string, opts Options) (Store, error) {
@@ -48,7 +51,8 @@ func openREST(ctx context.Context, uri string, opts Options) (Store, error) {
 		config.password, _ = u.User.Password()
 	}
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	s := &restStore{base: strings.TrimRight(u.String(), "/"), host: u.Host, config: config, client: config.httpClient()}
+	s := &restStore{base: strings.TrimRight(u.String(), "/"), host: u.Host, config: config, client: config.httpClient(),
+		elsewhere: config.withoutCertificate().httpClient(), root: cmp.Or(opts.ArtifactRoot, opts.Getenv("MLFLOW_DEFAULT_ARTIFACT_ROOT"))}
 	// One small question, soon given up: a server that is away must be known
 	// before anything is computed.
 	err = s.call(ctx, "reach the server", http.MethodPost, "experiments/search", nil, map[string]any{"max_results": 1}, nil, min(config.retries, 2))
@@ -63,6 +67,7 @@ func (s *restStore) URI() string { return s.base }
 
 func (s *restStore) Close() error {
 	s.client.CloseIdleConnections()
+	s.elsewhere.CloseIdleConnections()
 	return nil
 }
 
@@ -84,6 +89,14 @@ func (s *restStore) newRequest(ctx context.Context, method, address string, body
 		req.Header.Set("Authorization", "Bearer "+s.config.token)
 	}
 	return req, nil
+}
+
+// clientFor returns the client for a request, which may go to another server.
+func (s *restStore) clientFor(req *retryablehttp.Request) *http.Client {
+	if req.URL.Host == s.host {
+		return s.client
+	}
+	return s.elsewhere
 }
 
 // call makes one request of the REST API. Requests are repeated, so they must
@@ -132,7 +145,7 @@ func (s *restStore) do(ctx context.Context, op string, req *retryablehttp.Reques
 		}
 		return accept(body)
 	})
-	resp, err := s.config.retrier(s.client, retries).Do(req)
+	resp, err := s.config.retrier(s.clientFor(req), retries).Do(req)
 	if resp != nil {
 		defer resp.Body.Close()
 	}
@@ -444,7 +457,7 @@ func (s *restStore) checkArtifactURI(run Run) error {
 		_, err := s.artifactURL(run, "x")
 		return err
 	}
-	_, err := localFolder(run.ArtifactURI)
+	_, err := ownFolder(run.ArtifactURI, s.root)
 	return err
 }
 
@@ -575,8 +588,13 @@ func (s *restStore) artifactURL(run Run, p string) (string, error) {
 		return "", fmt.Errorf("mlflow: the artifact location %q of run %s is not of the form mlflow-artifacts:/PATH", run.ArtifactURI, run.ID)
 	}
 	base := s.base
-	if u.Host != "" { // another server keeps the artifacts
-		base = strings.Replace(s.base, s.host, u.Host, 1)
+	if u.Host != "" && !strings.EqualFold(u.Host, s.host) { // another server keeps the artifacts
+		other, err := url.Parse(s.base)
+		if err != nil {
+			return "", fmt.Errorf("mlflow: %w", err)
+		}
+		other.Host = u.Host
+		base = other.String()
 	}
 	if err := checkArtifactPath(p); err != nil {
 		return "", err
@@ -592,13 +610,17 @@ func (s *restStore) artifactURL(run Run, p string) (string, error) {
 	return base + "/api/2.0/mlflow-artifacts/artifacts/" + strings.Join(segments, "/"), nil
 }
 
-// isLocal reports whether the artifacts of a run lie on a disk, which is then
-// taken to be the one of this machine, as MLflow's client does.
+// isLocal reports whether the artifacts of a run lie on a disk. Is it the one of
+// this machine, as MLflow's client takes for granted? See ownFolder.
 func isLocal(run Run) bool { return !strings.HasPrefix(run.ArtifactURI, "mlflow-artifacts:") }
 
 func (s *restStore) PutArtifact(ctx context.Context, run Run, p string, content *io.SectionReader) error {
 	if isLocal(run) {
-		return putLocal(ctx, run.ArtifactURI, p, content)
+		dir, err := ownFolder(run.ArtifactURI, s.root)
+		if err != nil {
+			return err
+		}
+		return putLocal(ctx, dir, p, content)
 	}
 	op := "store artifact " + p
 	address, err := s.artifactURL(run, p)
@@ -626,7 +648,11 @@ func (s *restStore) PutArtifact(ctx context.Context, run Run, p string, content 
 
 func (s *restStore) OpenArtifact(ctx context.Context, run Run, p string) (io.ReadCloser, error) {
 	if isLocal(run) {
-		return openLocal(run.ArtifactURI, p)
+		dir, err := ownFolder(run.ArtifactURI, s.root)
+		if err != nil {
+			return nil, err
+		}
+		return openLocal(dir, p)
 	}
 	op := "read artifact " + p
 	address, err := s.artifactURL(run, p)
@@ -637,7 +663,7 @@ func (s *restStore) OpenArtifact(ctx context.Context, run Run, p string) (io.Rea
 	if err != nil {
 		return nil, fmt.Errorf("mlflow: %s: %w", op, err)
 	}
-	resp, err := s.config.retrier(s.client, s.config.retries).Do(req)
+	resp, err := s.config.retrier(s.clientFor(req), s.config.retries).Do(req)
 	if err != nil {
 		if resp != nil {
 			resp.Body.Close()

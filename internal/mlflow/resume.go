@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // ErrInUse says that another process, or another [Recorder] of this one, is
@@ -145,7 +146,7 @@ func takeOver(ctx context.Context, store Store, runID string, opts RecorderOptio
 
 // peekJournal reads what a journal says about its run, without locking it.
 func peekJournal(path string) (journalState, error) {
-	f, err := os.Open(path)
+	f, err := readfile.Open(path)
 	if err != nil {
 		return journalState{}, err
 	}

@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,6 +19,8 @@ import (
 
 	"github.com/hashicorp/go-cleanhttp"
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // restConfig is what MLflow's own client takes from the environment.
@@ -33,7 +34,10 @@ type restConfig struct {
 	timeout        time.Duration // without any progress
 }
 
-const maxBackoff = 120 * time.Second
+const (
+	maxBackoff      = 120 * time.Second
+	maxCertificates = 16 << 20 // bytes of a bundle
+)
 
 func restConfigFrom(opts Options) (restConfig, error) {
 	env := opts.Getenv
@@ -80,7 +84,7 @@ func credentialsFile(env func(string) string) (user, password string) {
 	if home == "" {
 		return "", ""
 	}
-	f, err := os.Open(filepath.Join(home, ".mlflow", "credentials"))
+	f, err := readfile.Open(filepath.Join(home, ".mlflow", "credentials"))
 	if err != nil {
 		return "", "" // it is optional
 	}
@@ -124,7 +128,7 @@ func tlsConfig(env func(string) string) (*tls.Config, error) {
 		config.InsecureSkipVerify = true // what the user asked for, by MLflow's own switch
 	}
 	if ca != "" {
-		pem, err := os.ReadFile(ca)
+		pem, err := readfile.All(context.Background(), ca, maxCertificates)
 		if err != nil {
 			return nil, fmt.Errorf("mlflow: MLFLOW_TRACKING_SERVER_CERT_PATH: %w", err)
 		}
@@ -134,6 +138,11 @@ func tlsConfig(env func(string) string) (*tls.Config, error) {
 		}
 	}
 	if client != "" {
+		f, err := readfile.Open(client) // which LoadX509KeyPair would wait for, were it a pipe
+		if err != nil {
+			return nil, fmt.Errorf("mlflow: MLFLOW_TRACKING_CLIENT_CERT_PATH: %w", err)
+		}
+		_ = f.Close()
 		cert, err := tls.LoadX509KeyPair(client, client)
 		if err != nil {
 			return nil, fmt.Errorf("mlflow: MLFLOW_TRACKING_CLIENT_CERT_PATH: %s must hold certificate and key in PEM form: %w", client, err)
@@ -141,6 +150,14 @@ func tlsConfig(env func(string) string) (*tls.Config, error) {
 		config.Certificates = []tls.Certificate{cert}
 	}
 	return config, nil
+}
+
+// withoutCertificate returns the settings for servers that must not learn who we
+// are.
+func (c restConfig) withoutCertificate() restConfig {
+	c.tls = c.tls.Clone()
+	c.tls.Certificates = nil
+	return c
 }
 
 // httpClient never leaves the host of the request: credentials, metrics and
