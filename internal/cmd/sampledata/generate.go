@@ -45,10 +45,12 @@ func newGenerator(seed uint64) *generator {
 func (g *generator) posts(n int) []post {
 	posts := make([]post, n)
 	for i := range posts {
-		posts[i] = post{id: fmt.Sprintf("sample-%04d", i+1), sentences: g.sentences()}
+		posts[i] = post{id: postID(i), sentences: g.sentences()}
 	}
 	return posts
 }
+
+func postID(i int) string { return fmt.Sprintf("sample-%04d", i+1) }
 
 // sentences writes the one to eight sentences of one post: symptoms that the
 // writer has (one in eight posts has none), at most two that are denied, and

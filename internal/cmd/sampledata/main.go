@@ -8,6 +8,9 @@
 // tiny-deberta, config.json, tokenizer_config.json and model.safetensors. The
 // same flags give the same bytes. The vocabulary tiny-deberta/spm.model is not
 // made here; see tiny-deberta/README.md.
+//
+// With -hard the posts are those of a harder sample, on which ways of training
+// are compared (make bench-quality).
 package main
 
 import (
@@ -27,19 +30,23 @@ func main() {
 	out := flag.String("out", filepath.Join("testdata", "sample"), "folder to write to")
 	seed := flag.Uint64("seed", 1, "seed of texts and weights")
 	posts := flag.Int("posts", 400, "number of posts")
+	hard := flag.Bool("hard", false, "write the harder sample")
 	flag.Parse()
-	if err := write(*out, *seed, *posts); err != nil {
+	generate := (*generator).posts
+	if *hard {
+		generate = (*generator).hardPosts
+	}
+	if err := write(*out, *seed, generate(newGenerator(*seed), *posts)); err != nil {
 		fmt.Fprintln(os.Stderr, "sampledata:", err)
 		os.Exit(1)
 	}
 }
 
-// write writes the sample of n posts to dir.
-func write(dir string, seed uint64, n int) error {
+// write writes a sample of posts to dir, with a checkpoint of that seed.
+func write(dir string, seed uint64, posts []post) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	posts := newGenerator(seed).posts(n)
 	rows := [][]string{{"post_id", "text"}}
 	for _, p := range posts {
 		rows = append(rows, []string{p.id, p.text()})

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ import (
 // committed: whoever changes one must change the other.
 func TestSampleIsReproducible(t *testing.T) {
 	dir := t.TempDir()
-	if err := write(dir, 1, 400); err != nil {
+	if err := write(dir, 1, newGenerator(1).posts(400)); err != nil {
 		t.Fatal(err)
 	}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -74,6 +75,38 @@ func TestPosts(t *testing.T) {
 	for _, s := range symptoms {
 		if shown[s.label] < 60 || denied[s.label] < 10 {
 			t.Errorf("%s is shown by %d posts and denied by %d, want at least 60 and 10", s.label, shown[s.label], denied[s.label])
+		}
+	}
+}
+
+// TestHardPosts looks at what makes the harder sample hard.
+func TestHardPosts(t *testing.T) {
+	posts := newGenerator(1).hardPosts(1000)
+	shown, errors := 0, 0
+	for _, p := range posts {
+		if strings.ContainsAny(p.text(), "{}") {
+			t.Errorf("%s has a slot that was not filled: %s", p.id, p.text())
+		}
+		positive := make(map[string]bool)
+		for _, s := range p.sentences {
+			if s.status == 1 {
+				positive[s.label] = true
+			}
+			if strings.HasPrefix(s.explanation, "An error") {
+				errors++
+			}
+		}
+		shown += len(positive)
+	}
+	if share := float64(shown) / float64(len(posts)*len(symptoms)); share < 0.09 || share > 0.12 {
+		t.Errorf("%.3f of the pairs are positive, want about 0.1", share)
+	}
+	if errors == 0 {
+		t.Error("no annotator has erred")
+	}
+	for label, more := range paraphrases {
+		if len(more) < 4 || !slices.ContainsFunc(symptoms, func(s symptom) bool { return s.label == label }) {
+			t.Errorf("%d paraphrases of %q, want four at least of a symptom", len(more), label)
 		}
 	}
 }
