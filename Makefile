@@ -24,7 +24,7 @@ ARGS   ?=
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test token-diff golden vet lint api docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check gpu-pack env mlflow-venv peer-venv kernels clean
+.PHONY: help demo test token-diff golden vet lint vulncheck api docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check gpu-pack env mlflow-venv peer-venv pins kernels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lint: ## vet, staticcheck, formatting and the rules of this repository
 	@$(GO) vet ./...
 	@$(GO) tool staticcheck ./...
 	@$(GO) test ./internal/lint
+
+vulncheck: ## look for known vulnerabilities in what is called, if their database is reachable
+	@$(call native) GO="$(GO)" sh scripts/vulncheck.sh
 
 docs: ## write docs/configuration.md anew, from conf/ and the code
 	@$(GO) run ./internal/cmd/configdoc -w
@@ -97,6 +100,12 @@ mlflow-venv: ## provide a Python environment with mlflow and onnx
 
 peer-venv: ## provide a Python environment with torch and transformers
 	@$(DEPS) venv peer
+
+pins: ## pin what internal/cmd/deps/*.in ask for, with all that it needs, by hashes
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(PYTHON) -m venv "$$dir" && "$$dir/bin/pip" install --quiet uv==0.13.9 && \
+		cd internal/cmd/deps && for name in kernels mlflow peer; do \
+			"$$dir/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+				"$$name.in" -o "$$name.txt" || exit 1; done
 
 kernels: ## compile the GPU kernels anew, from internal/kernels/*.py (needs no GPU)
 	@python=$$($(DEPS) venv kernels) && new=$$(mktemp -d) && PYTHONDONTWRITEBYTECODE=1 "$$python" internal/kernels/build.py "$$new" && \

@@ -142,6 +142,34 @@ func TestPinnedVersions(t *testing.T) {
 	}
 }
 
+// Every package of a Python environment has one version and the hashes of its
+// files, and what the list asks for is among them.
+func TestPinnedPythonPackages(t *testing.T) {
+	pinned := regexp.MustCompile(`(?m)^([A-Za-z0-9._-]+)==(\S+)( ; [^\\\n]+)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)`)
+	comment := regexp.MustCompile(`(?m)^ *#.*\n`)
+	for name, env := range environments {
+		text := comment.ReplaceAllString(env.requirements, "")
+		versions := map[string]string{}
+		for _, m := range pinned.FindAllStringSubmatch(text, -1) {
+			versions[strings.ToLower(m[1])] = m[2]
+		}
+		if rest := strings.TrimSpace(pinned.ReplaceAllString(text, "")); rest != "" || len(versions) < 2 {
+			t.Errorf("%s.txt: %d packages; not pinned: %.200s", name, len(versions), rest)
+		}
+		asked, err := os.ReadFile(name + ".in")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(comment.ReplaceAllString(string(asked), "")) {
+			wanted, version, _ := strings.Cut(strings.TrimSpace(line), "==")
+			wanted, _, _ = strings.Cut(strings.ToLower(wanted), "[")
+			if got := versions[wanted]; got == "" || version != "" && got != version {
+				t.Errorf("%s.in asks for %s, %s.txt has %q: run make pins", name, strings.TrimSpace(line), name, got)
+			}
+		}
+	}
+}
+
 func TestUnpack(t *testing.T) {
 	var buf bytes.Buffer
 	z := zip.NewWriter(&buf)

@@ -27,7 +27,7 @@ var peerRequirements string
 // environment is a Python environment with Python's own clients: never part of
 // what criteria is, only a judge of what it writes.
 type environment struct {
-	requirements string   // a pip requirements file
+	requirements string   // a pip requirements file that pins every package by hashes; see make pins
 	variables    []string // that tests read its interpreter from
 	size         string   // on disk, roughly
 }
@@ -84,7 +84,9 @@ func (c *cache) venv(ctx context.Context, name string) (string, error) {
 	if err := os.WriteFile(requirements, []byte(env.requirements), 0o644); err != nil {
 		return "", err
 	}
-	err = c.command(ctx, c.dir, interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", requirements)
+	// Wheels only: what is built from sources needs tools that nothing pins.
+	err = c.command(ctx, c.dir, interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+		"--require-hashes", "--only-binary=:all:", "--requirement", requirements)
 	if err != nil {
 		return "", err
 	}
