@@ -27,96 +27,84 @@ type AsyncSession interface {
 	UpdateAsync(ctx context.Context, learningRate float64) (wait func() (gradNorm float64, err error), err error)
 }
 
-// later is a result that is there, or that wait returns.
-type later[T any] struct {
+// pending is a result that is there, or that wait returns.
+type pending[T any] struct {
 	value T
 	wait  func() (T, error) // nil: the value is there
 }
 
-func (l later[T]) get() (T, error) {
-	if l.wait != nil {
-		return l.wait()
+func (p pending[T]) get() (T, error) {
+	if p.wait != nil {
+		return p.wait()
 	}
-	return l.value, nil
+	return p.value, nil
 }
 
-// inFlight begins parts of steps and keeps those whose results are not yet part
-// of the run's state, oldest first. The results of a device lag behind by one
-// step, an accumulation and an update; all others are looked at as soon as they
-// are there, before anything else is computed.
-type inFlight struct {
+// flight begins parts of steps and holds those whose results are not yet part of the
+// run's state, oldest first. The results of a device lag behind by one step, an
+// accumulation and an update; all others are looked at as soon as they are there,
+// before anything else is computed.
+type flight struct {
 	session Session
 	async   AsyncSession // nil: the results are there at once
 	depth   int          // how many parts stay under way while the next one is begun
-	parts   []part
-	settled func(part) error // makes the result of a part one of the state
-	err     error            // of the first part that failed; those after it are not looked at
+	parts   []stepPart
 }
 
-// part is an accumulation or an update.
-type part struct {
+// stepPart is an accumulation or an update.
+type stepPart struct {
 	*microBatch
 	update bool
-	result later[BatchResult] // of an accumulation
-	rate   float64            // of an update
-	norm   later[float64]     // of an update
+	result pending[BatchResult] // of an accumulation
+	rate   float64              // of an update
+	norm   pending[float64]     // of an update
 }
 
-func newInFlight(s Session, settled func(part) error) *inFlight {
-	f := &inFlight{session: s, settled: settled}
+func newFlight(s Session) flight {
+	f := flight{session: s}
 	if a, ok := s.(AsyncSession); ok {
 		f.async, f.depth = a, 2
 	}
 	return f
 }
 
-// accumulate begins with a micro-batch. The error is that of this or of an older
-// part.
-func (f *inFlight) accumulate(ctx context.Context, m *microBatch, step, micro int) (began bool, err error) {
-	p := part{microBatch: m}
+// accumulate begins with a micro-batch, or returns why it cannot.
+func (f *flight) accumulate(ctx context.Context, m *microBatch, step, micro int) (err error) {
+	p := stepPart{microBatch: m}
 	if f.async != nil {
 		p.result.wait, err = f.async.AccumulateAsync(ctx, m.Batch, step, micro)
 	} else {
 		p.result.value, err = f.session.Accumulate(ctx, m.Batch, step, micro)
 	}
-	if err != nil {
-		return false, err
+	if err == nil {
+		f.parts = append(f.parts, p)
 	}
-	return true, f.begun(p)
+	return err
 }
 
-// update begins with the update that follows a micro-batch.
-func (f *inFlight) update(ctx context.Context, m *microBatch, rate float64) (began bool, err error) {
-	p := part{microBatch: m, update: true, rate: rate}
+// update begins with the update that follows a micro-batch, or returns why it cannot.
+func (f *flight) update(ctx context.Context, m *microBatch, rate float64) (err error) {
+	p := stepPart{microBatch: m, update: true, rate: rate}
 	if f.async != nil {
 		p.norm.wait, err = f.async.UpdateAsync(ctx, rate)
 	} else {
 		p.norm.value, err = f.session.Update(ctx, rate)
 	}
-	if err != nil {
-		return false, err
+	if err == nil {
+		f.parts = append(f.parts, p)
 	}
-	return true, f.begun(p)
+	return err
 }
 
-// begun adds a part and settles older ones.
-func (f *inFlight) begun(p part) error {
-	f.parts = append(f.parts, p)
-	return f.settle(f.depth)
-}
-
-// settle settles the oldest parts until only so many are under way.
-func (f *inFlight) settle(left int) error {
-	for f.err == nil && len(f.parts) > left {
-		p := f.parts[0]
-		f.parts = slices.Delete(f.parts, 0, 1)
-		f.err = f.settled(p)
-	}
-	return f.err
+// oldest takes the part that has been under way for longest.
+func (f *flight) oldest() stepPart {
+	p := f.parts[0]
+	f.parts = slices.Delete(f.parts, 0, 1)
+	return p
 }
 
 // updating reports whether an update is under way: the weights are then not those
 // of the run's state.
-func (f *inFlight) updating() bool {
-	return slices.ContainsFunc(f.parts, func(p part) bool { return p.update })
+func (f *flight) updating() bool {
+	return slices.ContainsFunc(f.parts, func(p stepPart) bool { return p.update })
 }

@@ -6,5 +6,5 @@ var Bars = bars
 // FreeMemory reads what the machine, or the container, has left.
 var FreeMemory = freeMemory
 
-// ParseState reads what a checkpoint knows besides weights and optimizer.
+// ParseState reads what a resume point knows besides weights and optimizer.
 var ParseState = parseState

@@ -32,15 +32,15 @@ func (r onnxRuntime) trainingMemory(spec ModelSpec, rows, length int) (int64, er
 // for, or fewer if the largest that may be drawn would not all fit into memory.
 func (r *studyRun) jobs(ctx context.Context) int {
 	want := r.config.HPO.NJobs
-	e, ok := r.base.engine.(memoryEstimator)
+	e, ok := r.base.backend().(memoryEstimator)
 	if !ok || want == 1 {
 		return want
 	}
-	space, base := r.config.HPO.SearchSpace, r.base
+	space, train := r.config.HPO.SearchSpace, r.base.splits.get(PhaseTrain)
 	rows := slices.Max(space.BatchSize.Choices)
-	length := max(slices.Max(base.train.lengths), base.train.padTo)
+	length := max(slices.Max(train.lengths), train.padTo)
 	largest := hyperparameters{HeadLayers: space.HeadLayers.High, HiddenDim: space.HiddenDim.High}.apply(r.config)
-	each, err := e.trainingMemory(base.modelSpec(largest), min(rows, base.train.len()), length)
+	each, err := e.trainingMemory(r.base.modelSpec(largest), min(rows, train.len()), length)
 	if err != nil {
 		r.log.Warn("it is not known how much memory a trial takes", "error", err)
 		return want
@@ -52,12 +52,14 @@ func (r *studyRun) jobs(ctx context.Context) int {
 	}
 	fit := max(1, int(free/max(each, 1)))
 	if fit < want {
-		r.log.Warn(fmt.Sprintf("hpo.n_jobs=%d trials of up to %.1f GB each (%d pairs of %d tokens) do not fit into the %.1f GB of memory that are free: running %d at a time; "+
+		r.log.Warn(fmt.Sprintf("hpo.n_jobs=%d trials of up to %.1f GB each (%d pairs of %d tokens) do not fit into "+
+			"the %.1f GB of memory that are free: running %d at a time; "+
 			"fewer or shorter pairs take less (hpo.search_space.batch_size.choices, model.tokenizer.max_length)",
 			want, float64(each)/1e9, rows, length, float64(free)/1e9, fit))
 		return fit
 	}
-	r.log.Info(fmt.Sprintf("%d trials at a time, of up to %.1f GB each; %.1f GB of memory are free", want, float64(each)/1e9, float64(free)/1e9))
+	r.log.Info(fmt.Sprintf("%d trials at a time, of up to %.1f GB each; %.1f GB of memory are free",
+		want, float64(each)/1e9, float64(free)/1e9))
 	return want
 }
 

@@ -100,7 +100,8 @@ func (r *Reproduction) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\nMetric Comparison (SC-003: %s tolerance)\n%s\n", rule, tolerance, rule)
 	for _, m := range r.Metrics {
-		fmt.Fprintf(&b, "%s %-20s: Original=%.4f, Replayed=%.4f, Delta=%.4f\n", mark[m.Delta <= r.Tolerance], m.Name, m.Original, m.Replayed, m.Delta)
+		fmt.Fprintf(&b, "%s %-20s: Original=%.4f, Replayed=%.4f, Delta=%.4f\n",
+			mark[m.Delta <= r.Tolerance], m.Name, m.Original, m.Replayed, m.Delta)
 	}
 	verdict := "PASSED\nAll metrics within " + tolerance + " tolerance"
 	if !r.Passed {
@@ -123,7 +124,9 @@ func (r *Reproduction) String() string {
 // A run of its own, of stage reproducibility, records the comparison. That
 // metrics differ by more than the tolerance is no error; see Passed.
 func Reproduce(ctx context.Context, runID string, opts ...ReproduceOption) (*Reproduction, error) {
-	p := &reproduction{settings: newSettings(), out: Reproduction{OriginalRunID: runID, Mode: ReproduceEval, Tolerance: 0.005}}
+	p := &reproduction{
+		settings: newSettings(), out: Reproduction{OriginalRunID: runID, Mode: ReproduceEval, Tolerance: 0.005},
+	}
 	if err := applyAll(p, opts, ReproduceOption.applyReproduce); err != nil {
 		return nil, err
 	}
@@ -133,20 +136,16 @@ func Reproduce(ctx context.Context, runID string, opts ...ReproduceOption) (*Rep
 	if err := p.fetch(ctx); err != nil {
 		return nil, err
 	}
-	r := newRun(p.settings)
-	r.replays = p
-	work := r.run
-	if p.out.Mode == ReproduceEval {
-		work = r.replay
-	} else if err := r.checkBase(ctx); err != nil {
+	r, err := p.repeat(ctx)
+	if r == nil {
 		return nil, err
 	}
-	err := work(ctx)
 	if err == nil {
 		err = p.compare(ctx, r)
 	}
 	if err != nil && ctx.Err() == nil {
-		if tagErr := r.tracked.SetTags(ctx, map[string]string{"reproducibility_status": "failed"}); tagErr != nil {
+		tags := map[string]string{"reproducibility_status": "failed"}
+		if tagErr := r.record.tracked.SetTags(ctx, tags); tagErr != nil {
 			r.log.Warn("the tag reproducibility_status could not be set", "error", tagErr)
 		}
 	}
@@ -154,6 +153,21 @@ func Reproduce(ctx context.Context, runID string, opts ...ReproduceOption) (*Rep
 		return nil, err
 	}
 	return &p.out, nil
+}
+
+// repeat does the run again, in full or only its test. It returns no run if none was
+// begun.
+func (p *reproduction) repeat(ctx context.Context) (*run, error) {
+	plan := repetition{training{p.config}, p}
+	if p.out.Mode == ReproduceEval {
+		r := newRun(newJob(p.settings, retest{plan}))
+		return r, r.retest(ctx)
+	}
+	r := newRun(newJob(p.settings, plan))
+	if err := p.checkBase(ctx, r); err != nil {
+		return nil, err
+	}
+	return r, r.run(ctx)
 }
 
 // reproduction is one call of [Reproduce].
@@ -221,7 +235,8 @@ func (p *reproduction) fetch(ctx context.Context) (err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		p.log.Warn("the model was stored without checksums: whether it is what was stored is not known")
 	case err != nil:
-		return p.fail("check the model", &DataError{File: dir, Err: fmt.Errorf("the model is not what was stored: %w", err)})
+		err = fmt.Errorf("the model is not what was stored: %w", err)
+		return p.fail("check the model", &DataError{File: dir, Err: err})
 	}
 	return nil
 }
@@ -247,7 +262,9 @@ func (p *reproduction) readData(ctx context.Context) error {
 		p.dataset = d
 	}
 	err := p.checkFiles(dataHash, p.dataset.Hashes, func(file, is, was string) error {
-		return &DataError{File: file, Err: fmt.Errorf("%s has SHA-256 %s, but run %s learned from one with %s; restore that file", file, is, p.out.OriginalRunID, was)}
+		err := fmt.Errorf("%s has SHA-256 %s, but run %s learned from one with %s; restore that file",
+			file, is, p.out.OriginalRunID, was)
+		return &DataError{File: file, Err: err}
 	})
 	if err != nil {
 		return err
@@ -266,7 +283,8 @@ func (p *reproduction) readData(ctx context.Context) error {
 
 // checkFiles compares the SHA-256 of files with those that the run recorded
 // under a prefix, and returns changed of the first that is another one.
-func (p *reproduction) checkFiles(prefix string, hashes map[string]string, changed func(file, is, was string) error) error {
+func (p *reproduction) checkFiles(prefix string, hashes map[string]string,
+	changed func(file, is, was string) error) error {
 	files := make(map[string]string) // by tag
 	for file := range hashes {
 		files[mlflow.CleanKey(prefix+file)] = file
@@ -300,31 +318,44 @@ func (p *reproduction) checkFiles(prefix string, hashes map[string]string, chang
 	return nil
 }
 
-// checkBase finds the base checkpoint, and a file of it that has changed.
-func (r *run) checkBase(ctx context.Context) error {
-	if err := r.findModel(ctx); err != nil {
+// checkBase finds the base checkpoint of a run, and a file of it that has changed.
+func (p *reproduction) checkBase(ctx context.Context, r *run) error {
+	if err := r.findBase(ctx); err != nil {
 		return err
 	}
-	p := r.replays
 	return p.checkFiles(modelHash, r.base.Hashes, func(file, is, was string) error {
 		path := filepath.Join(r.base.Dir, file)
-		return p.fail("check the base checkpoint", &DataError{File: path, Err: fmt.Errorf("%s has SHA-256 %s, but the run started from one with %s; restore that file or set model.checkpoint to the folder that has it", path, is, was)})
+		err := fmt.Errorf("%s has SHA-256 %s, but the run started from one with %s; "+
+			"restore that file or set model.checkpoint to the folder that has it", path, is, was)
+		return p.fail("check the base checkpoint", &DataError{File: path, Err: err})
 	})
 }
 
-// describe changes the description of a run to that of a reproduction.
-func (p *reproduction) describe(info *RunInfo) {
-	info.Name = cmp.Or(info.Name, "reproduce-"+p.original.Name)
-	info.Description = "Reproduction of run " + p.out.OriginalRunID + "."
-	info.Tags["stage"] = "reproducibility"
-	info.Tags["original_run_id"] = p.out.OriginalRunID
-	info.Params["original_run_id"] = p.out.OriginalRunID
-	info.Params["mode"] = string(p.out.Mode)
-	info.Params["tolerance"] = pythonFloat(p.out.Tolerance)
+// repetition is the plan of a training that is done again.
+type repetition struct {
+	training
+	of *reproduction
 }
 
-// replay tests the model that the original run stored.
-func (r *run) replay(ctx context.Context) (err error) {
+func (p repetition) describe(info *RunInfo, d *Dataset) {
+	p.training.describe(info, d)
+	info.Name = cmp.Or(info.Name, "reproduce-"+p.of.original.Name)
+	info.Description = "Reproduction of run " + p.of.out.OriginalRunID + "."
+	info.Tags["stage"] = "reproducibility"
+	info.Tags["original_run_id"] = p.of.out.OriginalRunID
+	info.Params["original_run_id"] = p.of.out.OriginalRunID
+	info.Params["mode"] = string(p.of.out.Mode)
+	info.Params["tolerance"] = pythonFloat(p.of.out.Tolerance)
+}
+
+// retest is the plan of a run that only tests the model which another one stored.
+type retest struct{ repetition }
+
+func (retest) keepsModel() bool        { return false }
+func (retest) keepsResumePoints() bool { return false }
+
+// retest tests the model that the original run stored.
+func (r *run) retest(ctx context.Context) (err error) {
 	closers := closers{}
 	defer func() { err = errors.Join(err, closers.close()) }()
 	if err := r.readData(ctx); err != nil {
@@ -333,11 +364,8 @@ func (r *run) replay(ctx context.Context) (err error) {
 	if err := r.startTracking(ctx); err != nil {
 		return err
 	}
-	if r.engine == nil {
-		r.engine = engineOn(r.cfg.Device)
-	}
 	model := filepath.Join(r.outputDir, bestModelDir)
-	if err := r.tokenize(ctx, model, []namedSplit{{PhaseTest, r.data.Test}}, &closers); err != nil {
+	if err := r.splits.tokenize(ctx, model, []namedSplit{{PhaseTest, r.splits.data.Test}}, &closers); err != nil {
 		return err
 	}
 	if err := r.testBest(ctx, &closers); err != nil {
@@ -349,14 +377,15 @@ func (r *run) replay(ctx context.Context) (err error) {
 // compare compares the metrics of both runs and records what came of it.
 func (p *reproduction) compare(ctx context.Context, r *run) error {
 	replayed, logged := make(map[string]float64), make(map[string]float64)
-	r.testTally.scores().addTo(replayed, "test_", true)
+	r.tested.scores().addTo(replayed, "test_", true)
 	p.out.Passed = true
 	for _, name := range append(slices.Clone(compared), "test_loss") {
 		original, ok := p.original.Metrics[name]
 		if !ok {
 			continue
 		}
-		m := MetricComparison{Name: name, Original: original.Value, Replayed: replayed[name], Delta: math.Abs(replayed[name] - original.Value)}
+		m := MetricComparison{Name: name, Original: original.Value, Replayed: replayed[name]}
+		m.Delta = math.Abs(m.Replayed - m.Original)
 		logged["replayed_"+name], logged["original_"+name], logged["delta_"+name] = m.Replayed, m.Original, m.Delta
 		if name != "test_loss" { // which has no unit in which to tolerate
 			p.out.Metrics = append(p.out.Metrics, m)
@@ -364,22 +393,24 @@ func (p *reproduction) compare(ctx context.Context, r *run) error {
 		}
 	}
 	if len(p.out.Metrics) == 0 {
-		return p.fail("compare", fmt.Errorf("the run has none of the metrics %s: it was not tested", strings.Join(compared, ", ")))
+		names := strings.Join(compared, ", ")
+		return p.fail("compare", fmt.Errorf("the run has none of the metrics %s: it was not tested", names))
 	}
-	for _, tag := range slices.Sorted(maps.Keys(r.tags)) {
-		if was, ok := p.original.Tags[tag]; ok && was != r.tags[tag] && (tag == "device" || tag == "git.commit" || strings.HasPrefix(tag, "version.")) {
-			p.differs("%s: was %s, is %s", tag, was, r.tags[tag])
+	for _, tag := range slices.Sorted(maps.Keys(r.record.tags)) {
+		matters := tag == "device" || tag == "git.commit" || strings.HasPrefix(tag, "version.")
+		if was, ok := p.original.Tags[tag]; ok && matters && was != r.record.tags[tag] {
+			p.differs("%s: was %s, is %s", tag, was, r.record.tags[tag])
 		}
 	}
 	status := "passed"
 	if !p.out.Passed {
 		status = "failed"
 	}
-	p.out.RunID, p.out.Dir = r.tracked.ID(), r.outputDir
-	if err := r.tracked.LogMetrics(ctx, r.state.Epoch, logged); err != nil {
+	p.out.RunID, p.out.Dir = r.record.tracked.ID(), r.outputDir
+	if err := r.record.tracked.LogMetrics(ctx, r.loop.progress.state.Epoch, logged); err != nil {
 		return trackingError("log the comparison", err)
 	}
-	if err := r.tracked.SetTags(ctx, map[string]string{"reproducibility_status": status}); err != nil {
+	if err := r.record.tracked.SetTags(ctx, map[string]string{"reproducibility_status": status}); err != nil {
 		return trackingError("set the tag reproducibility_status", err)
 	}
 	return nil

@@ -1,28 +1,20 @@
 package criteria
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
-	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/criteria-go/criteria/internal/atomicfile"
 	"github.com/criteria-go/criteria/internal/optunadb"
 	"github.com/criteria-go/criteria/internal/ort"
 	"github.com/criteria-go/criteria/internal/redact"
-	"github.com/criteria-go/criteria/internal/report"
 	"github.com/criteria-go/criteria/internal/study"
 )
 
@@ -54,10 +46,11 @@ type studyRun struct {
 	// of the study. It does not train.
 	base    *run
 	worker  string // name of this process, different from all others
-	options study.Options
 	core    *study.Study
 	closers closers
-	threads int // of a trial
+	runID   string // of the tracked run of the study; "" until it is known
+	workers int    // trials that run at the same time
+	threads int    // of a trial
 
 	mu   sync.Mutex // held while a trial that has ended is taken down
 	best int        // number of the best trial that was recorded; -1: none
@@ -68,18 +61,40 @@ func newStudyRun(s *studySettings) *studyRun {
 	if err != nil {
 		host = "unknown"
 	}
-	r := &studyRun{
-		studySettings: s, base: newRun(&s.settings), best: -1,
-		worker: fmt.Sprintf("%s-%d-%08x", host, os.Getpid(), rand.Uint32()),
-	}
-	r.base.info = r.info
+	r := &studyRun{studySettings: s, best: -1, worker: fmt.Sprintf("%s-%d-%08x", host, os.Getpid(), rand.Uint32())}
+	r.base = newRun(newJob(&s.settings, search{r}))
 	return r
+}
+
+// search is the plan of the tracked run of a study, which is no training of its own.
+type search struct{ of *studyRun }
+
+func (search) keepsModel() bool                              { return false }
+func (search) keepsResumePoints() bool                       { return false }
+func (search) afterEpoch(context.Context, EpochScores) error { return nil }
+
+func (p search) describe(info *RunInfo, d *Dataset) {
+	r := p.of
+	c := r.config.HPO
+	sampler, pruner := r.algorithms()
+	info.Name = cmp.Or(info.Name, c.StudyName)
+	info.Description = fmt.Sprintf("Search for hyperparameters of %s on %s: study %s.",
+		r.config.Model.Checkpoint, d.Name, c.StudyName)
+	info.Tags["stage"], info.Tags["study_name"] = "hpo", c.StudyName
+	if info.ResumeRunID != "" {
+		return // its parameters are those of the beginning
+	}
+	info.Params = map[string]string{
+		"n_trials": formatValue(c.NTrials), "sampler": sampler, "pruner": pruner, "study_name": c.StudyName,
+		"epochs": formatValue(r.config.Train.Epochs), "seed": fmt.Sprint(r.config.Train.Seed),
+		"checkpoint": r.config.Model.Checkpoint,
+	}
 }
 
 // run is the order of work: what is cheap and may be wrong comes first.
 func (r *studyRun) run(ctx context.Context) error {
-	if err := os.MkdirAll(r.outputDir, 0o755); err != nil {
-		return fmt.Errorf("criteria: output directory: %w", err)
+	if err := r.base.makeOutputDir(); err != nil {
+		return err
 	}
 	if err := r.base.readData(ctx); err != nil {
 		return err
@@ -106,28 +121,27 @@ func (r *studyRun) run(ctx context.Context) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
-	if err := r.core.Run(ctx, r.try); err != nil {
+	if err := r.core.Run(ctx, r.workers, r.runTrial); err != nil {
 		return fmt.Errorf("criteria: study %s: %w", r.config.HPO.StudyName, err)
 	}
 	return nil
 }
 
 // openStudy connects to the storage.
-func (r *studyRun) openStudy(ctx context.Context) error {
+func (r *studyRun) openStudy(ctx context.Context) (err error) {
 	c := r.config.HPO
 	sampler, relative := r.samplers()
 	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-	r.options = study.Options{
+	options := study.Options{
 		Name: c.StudyName, Storage: &study.Memory{}, Sampler: sampler, Relative: relative, Pruner: r.prunerOf(),
 		Trials: c.NTrials, FailureLimit: c.MaxFailures, Retries: c.Retries,
 		Heartbeat: seconds(c.HeartbeatInterval), Grace: seconds(c.GracePeriod), Logger: r.log,
-		Finished:  func(t study.FrozenTrial) { r.finished(ctx, t) },
-		Abandoned: func(t study.FrozenTrial) { r.abandoned(ctx, t) },
+		Finished: r.finished, Abandoned: r.abandoned,
 	}
 	if r.sampler != nil || r.relative != nil {
 		// Samplers of goptuna want to know the space before the first trial.
-		r.options.Space = c.SearchSpace.distributions()
-		delete(r.options.Space, paramHiddenDim)
+		options.Space = c.SearchSpace.distributions()
+		delete(options.Space, paramHiddenDim)
 	}
 	if c.Storage != "" {
 		db, err := optunadb.Open(ctx, c.Storage, optunadb.Options{Logger: r.log})
@@ -135,13 +149,9 @@ func (r *studyRun) openStudy(ctx context.Context) error {
 			return fmt.Errorf("criteria: hpo.storage: %w", err)
 		}
 		r.closers.add(db.Close)
-		r.options.Storage = db
+		options.Storage = db
 	}
-	return r.newCore()
-}
-
-func (r *studyRun) newCore() (err error) {
-	if r.core, err = study.New(r.options); err != nil {
+	if r.core, err = study.New(options); err != nil {
 		return fmt.Errorf("criteria: %w", err)
 	}
 	return nil
@@ -156,7 +166,7 @@ type studyOrigin struct {
 
 // checkStudy finds out whether the study, if it exists, is this one.
 func (r *studyRun) checkStudy(ctx context.Context) error {
-	now := studyOrigin{Config: string(r.config.Redacted().YAML()), Splits: r.base.data.digests()}
+	now := studyOrigin{Config: string(r.config.Redacted().YAML()), Splits: r.base.splits.data.digests()}
 	var was studyOrigin
 	if err := r.core.InitAttr(ctx, attrOrigin, now, &was); err != nil {
 		return fmt.Errorf("criteria: %w", err)
@@ -186,38 +196,20 @@ func (r *studyRun) checkStudy(ctx context.Context) error {
 	// What trials vary is not a difference.
 	var none hyperparameters
 	for _, d := range differences(none.apply(before), none.apply(r.config.Redacted())) {
-		r.log.Warn("the study was created with another setting: the scores of its trials may not compare", "key", d.key, "was", d.was, "is", d.is)
+		r.log.Warn("the study was created with another setting: the scores of its trials may not compare",
+			"key", d.key, "was", d.was, "is", d.is)
 	}
 	return nil
-}
-
-// info describes the study to the tracker.
-func (r *studyRun) info(info *RunInfo) {
-	c := r.config.HPO
-	sampler, pruner := r.algorithms()
-	info.Name = cmp.Or(info.Name, c.StudyName)
-	info.Description = fmt.Sprintf("Search for hyperparameters of %s on %s: study %s.", r.config.Model.Checkpoint, r.base.data.Name, c.StudyName)
-	info.Tags["stage"], info.Tags["study_name"] = "hpo", c.StudyName
-	if info.ResumeRunID = r.base.parentID; info.ResumeRunID != "" {
-		return // its parameters are those of the beginning
-	}
-	info.Params = map[string]string{
-		"n_trials": formatValue(c.NTrials), "sampler": sampler, "pruner": pruner, "study_name": c.StudyName,
-		"epochs": formatValue(r.config.Train.Epochs), "seed": fmt.Sprint(r.config.Train.Seed), "checkpoint": r.config.Model.Checkpoint,
-	}
 }
 
 // claimPatience is how long another process may take to create the tracked run.
 const claimPatience = time.Minute
 
-// startTracking starts the tracked run of the study or goes on with it. Of
-// processes that begin at the same time one creates it.
-func (r *studyRun) startTracking(ctx context.Context) error {
-	if r.tracker == nil {
-		return nil
-	}
+// findTrackedRun finds the tracked run of the study. Of processes that begin at the
+// same time one is to create it, and the others wait for that.
+func (r *studyRun) findTrackedRun(ctx context.Context) error {
 	for began := time.Now(); ; {
-		known, err := r.core.Attr(ctx, attrRunID, &r.base.parentID)
+		known, err := r.core.Attr(ctx, attrRunID, &r.runID)
 		if err != nil {
 			return fmt.Errorf("criteria: %w", err)
 		}
@@ -228,7 +220,7 @@ func (r *studyRun) startTracking(ctx context.Context) error {
 			}
 		}
 		if known || claimed == r.worker || time.Since(began) > claimPatience {
-			break
+			return nil
 		}
 		select {
 		case <-time.After(200 * time.Millisecond):
@@ -236,10 +228,22 @@ func (r *studyRun) startTracking(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-	if err := r.base.startTracking(ctx); err != nil {
+}
+
+// startTracking starts the tracked run of the study or continues it.
+func (r *studyRun) startTracking(ctx context.Context) error {
+	if r.tracker == nil {
+		return nil
+	}
+	if err := r.findTrackedRun(ctx); err != nil {
 		return err
 	}
-	was, is := r.base.parentID, r.base.tracked.ID()
+	record := r.base.record
+	if err := record.start(ctx, r.base.splits.data, r.runID); err != nil {
+		return err
+	}
+	record.announce()
+	was, is := r.runID, record.tracked.ID()
 	tags := map[string]string{"n_trials": formatValue(r.config.HPO.NTrials)}
 	switch was {
 	case "":
@@ -248,11 +252,11 @@ func (r *studyRun) startTracking(ctx context.Context) error {
 		}
 	case is:
 	default:
-		r.log.Info("the tracker cannot go on with the run of the study: this is a new one", "resumed_from", was)
+		r.log.Info("the tracker cannot continue the run of the study: this is a new one", "resumed_from", was)
 		tags["resumed_from"] = was
 	}
-	r.base.parentID = is
-	if err := r.base.tracked.SetTags(ctx, tags); err != nil {
+	r.runID = is
+	if err := record.tracked.SetTags(ctx, tags); err != nil {
 		return trackingError("set tags", err)
 	}
 	return nil
@@ -260,259 +264,33 @@ func (r *studyRun) startTracking(ctx context.Context) error {
 
 // prepare does what all trials need: it finds the model, encodes the data, sends
 // one batch through, and decides how many trials run at the same time.
-func (r *studyRun) prepare(ctx context.Context) (err error) {
+func (r *studyRun) prepare(ctx context.Context) error {
 	base := r.base
-	if err := base.findModel(ctx); err != nil {
+	if err := base.findBase(ctx); err != nil {
 		return err
 	}
-	splits := slices.DeleteFunc(base.data.splits(), func(s namedSplit) bool { return s.phase == PhaseTest })
-	if err := base.tokenize(ctx, base.base.Dir, splits, &r.closers); err != nil {
+	splits := slices.DeleteFunc(base.splits.data.splits(), func(s namedSplit) bool { return s.phase == PhaseTest })
+	if err := base.splits.tokenize(ctx, base.base.Dir, splits, &r.closers); err != nil {
 		return err
 	}
 	if err := base.openModel(ctx, &r.closers); err != nil {
 		return err
 	}
-	if base.train, err = base.tokenized(PhaseTrain); err != nil {
+	if err := base.loop.planSchedule(); err != nil {
 		return err
 	}
-	if err := base.planSchedule(); err != nil {
+	if err := base.loop.dryRun(ctx); err != nil {
 		return err
 	}
-	if err := base.dryRun(ctx); err != nil {
+	if _, err := base.splits.wait(PhaseVal); err != nil {
 		return err
 	}
-	if base.val, err = base.tokenized(PhaseVal); err != nil {
-		return err
-	}
-	if err := base.closeSession(); err != nil {
+	if err := base.loop.closeSession(); err != nil {
 		return fmt.Errorf("criteria: close the session of the dry run: %w", err)
 	}
-	r.options.Workers = r.jobs(ctx)
-	r.threads = max(1, cmp.Or(r.config.Train.Threads, ort.DefaultThreads())/r.options.Workers)
-	return r.newCore()
-}
-
-// trial is what a run has that is one of a study.
-type trial struct {
-	number     int
-	keepsModel bool
-	record     *study.Trial
-}
-
-// judge reports the scores of an epoch and says whether the trial is given up.
-func (t *trial) judge(ctx context.Context, e EpochScores) error {
-	if err := t.record.Report(ctx, e.Epoch, e.Val.MacroF1); err != nil {
-		return fmt.Errorf("criteria: %w", err)
-	}
-	prune, err := t.record.ShouldPrune(ctx)
-	if err != nil {
-		return fmt.Errorf("criteria: %w", err)
-	}
-	if prune {
-		return study.ErrPruned
-	}
+	r.workers = r.jobs(ctx)
+	r.threads = max(1, cmp.Or(r.config.Train.Threads, ort.DefaultThreads())/r.workers)
 	return nil
-}
-
-// try is the objective: it trains with the values that it draws for a trial.
-func (r *studyRun) try(ctx context.Context, record *study.Trial) (value float64, err error) {
-	h, err := r.config.HPO.SearchSpace.suggest(ctx, record)
-	if err != nil {
-		return 0, fmt.Errorf("criteria: %w", err)
-	}
-	one := r.newTrial(record, h)
-	r.log.Info(fmt.Sprintf("trial %d: %s", record.Number(), h))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("criteria: panic: %v\n%s", p, debug.Stack())
-		}
-		one.endTrial(ctx, err)
-	}()
-	if err := one.try(ctx, r.worker); err != nil {
-		return 0, err
-	}
-	return one.state.best().Val.MacroF1, nil
-}
-
-// newTrial returns a run that shares with the study what is the same for all.
-func (r *studyRun) newTrial(record *study.Trial, h hyperparameters) *run {
-	s, base := r.settings, r.base
-	s.config = h.apply(r.config)
-	s.config.Train.Threads = r.threads
-	s.log = r.log.With("trial", record.Number())
-	one := newRun(&s)
-	one.trial = &trial{number: record.Number(), keepsModel: r.config.HPO.SaveModels, record: record}
-	one.data, one.classWeights, one.train, one.val = base.data, base.classWeights, base.train, base.val
-	one.base, one.engine, one.tokenizer = base.base, base.engine, base.tokenizer
-	one.parentID = base.parentID
-	one.info = func(info *RunInfo) {
-		info.Name = fmt.Sprintf("trial-%d", record.Number())
-		info.Description = fmt.Sprintf("Trial %d of study %s.", record.Number(), r.config.HPO.StudyName)
-		info.Parent = base.parentID
-		info.Tags["stage"], info.Tags["trial_number"] = "hpo", fmt.Sprint(record.Number())
-		info.Params = h.params()
-	}
-	if one.trial.keepsModel {
-		one.outputDir = filepath.Join(r.outputDir, trialsDir, fmt.Sprintf("%04d", record.Number()))
-	}
-	one.hooks = r.trialHooks()
-	return one
-}
-
-// trialHooks are those of the study, called one at a time. Steps of trials that
-// run at the same time would only confuse.
-func (r *studyRun) trialHooks() Hooks {
-	all := r.base.hooks
-	hooks := Hooks{
-		Epoch:      func(e EpochEvent) { r.locked(func() { all.Epoch(e) }) },
-		Checkpoint: func(e CheckpointEvent) { r.locked(func() { all.Checkpoint(e) }) },
-	}
-	if r.options.Workers == 1 {
-		hooks.Step = all.Step
-	}
-	return JoinHooks(hooks)
-}
-
-func (r *studyRun) locked(f func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f()
-}
-
-// try trains. Unlike a training on its own it leaves nothing but scores, and does
-// not look at the test split.
-func (r *run) try(ctx context.Context, worker string) (err error) {
-	closers := closers{}
-	defer func() { err = errors.Join(err, closers.close()) }()
-	if err := os.MkdirAll(r.outputDir, 0o755); err != nil {
-		return fmt.Errorf("criteria: output directory: %w", err)
-	}
-	if err := r.startTracking(ctx); err != nil {
-		return err
-	}
-	if err := r.recordTrial(ctx, worker); err != nil {
-		return err
-	}
-	if _, err := r.openSession(ctx, &closers); err != nil {
-		return err
-	}
-	if err := r.planSchedule(); err != nil {
-		return err
-	}
-	return r.trainAll(ctx)
-}
-
-// recordTrial tells the storage where the trial runs and is recorded.
-func (r *run) recordTrial(ctx context.Context, worker string) error {
-	attrs := map[string]string{attrWorker: worker}
-	if id := r.tracked.ID(); id != "" {
-		attrs[attrRunID] = id
-	}
-	for key, value := range attrs {
-		if err := r.trial.record.SetAttr(ctx, key, value); err != nil {
-			return fmt.Errorf("criteria: %w", err)
-		}
-	}
-	return nil
-}
-
-// endTrial closes the tracked run of a trial. What goes wrong is not worth more
-// than a warning: the trial is what it is.
-func (r *run) endTrial(ctx context.Context, err error) {
-	state, status := TrialCompleted, RunFinished
-	switch {
-	case errors.Is(err, study.ErrPruned):
-		state = TrialPruned
-	case interrupted(ctx, err):
-		state, status = TrialFailed, RunKilled
-	case err != nil:
-		state, status = TrialFailed, RunFailed
-	}
-	ctx, cancel := endContext(ctx)
-	defer cancel()
-	errs := []error{r.tracked.SetTags(ctx, map[string]string{"trial_status": string(state)})}
-	if r.state.BestEpoch > 0 {
-		errs = append(errs, r.tracked.LogMetrics(ctx, len(r.state.History), map[string]float64{"best_" + objective: r.state.best().Val.MacroF1}))
-	}
-	if err := errors.Join(append(errs, r.tracked.End(ctx, status))...); err != nil {
-		r.log.Warn("the tracked run of the trial could not be closed", "error", err)
-	}
-}
-
-// finished takes down a trial that has ended here.
-func (r *studyRun) finished(ctx context.Context, frozen study.FrozenTrial) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	ctx, cancel := endContext(ctx)
-	defer cancel()
-	trials, err := r.core.Trials(ctx)
-	if err == nil {
-		err = r.recordBest(ctx, trials)
-	}
-	if err != nil { // the end of the run will try once more
-		r.log.Warn("the best trial so far could not be recorded", "error", err)
-	}
-	e := TrialEvent{Trial: newTrialRecord(frozen), Finished: finishedTrials(trials), Trials: r.config.HPO.NTrials}
-	line := fmt.Sprintf("trial %d %s", e.Trial.Number, e.Trial.State)
-	if e.Trial.State == TrialFailed {
-		reason, _, _ := strings.Cut(e.Trial.Reason, "\n")
-		line += ", " + reason
-	} else {
-		line += fmt.Sprintf(" after epoch %d with %s %.4f", len(e.Trial.Scores), objective, e.Trial.Value)
-	}
-	if best, ok := study.Best(trials, study.Maximize); ok {
-		record := newTrialRecord(best)
-		e.Best = &record
-		line += fmt.Sprintf("; best so far: trial %d with %.4f", best.Number, best.Value)
-	}
-	r.log.Info(fmt.Sprintf("%s (%d of %d trials done)", line, e.Finished, e.Trials))
-	r.base.hooks.Trial(e)
-}
-
-// recordBest writes the configuration of the best trial if it is another one
-// than last time.
-func (r *studyRun) recordBest(ctx context.Context, trials []study.FrozenTrial) error {
-	best, ok := study.Best(trials, study.Maximize)
-	if !ok || best.Number == r.best {
-		return nil
-	}
-	h, err := readHyperparameters(best.Params)
-	if err != nil {
-		return fmt.Errorf("criteria: trial %d: %w", best.Number, err)
-	}
-	text := h.apply(r.config).Redacted().YAML()
-	if err := atomicfile.WriteFile(filepath.Join(r.outputDir, bestTrialFile), text); err != nil {
-		return fmt.Errorf("criteria: write %s: %w", bestTrialFile, err)
-	}
-	if err := r.base.tracked.LogArtifact(ctx, bestTrialFile, bytes.NewReader(text)); err != nil {
-		return trackingError("store "+bestTrialFile, err)
-	}
-	// Another best trial means that one more has ended: no step comes again.
-	if err := r.base.tracked.LogMetrics(ctx, endedTrials(trials), map[string]float64{
-		"best_trial_number": float64(best.Number), "best_trial_value": best.Value,
-	}); err != nil {
-		return trackingError("log the best trial", err)
-	}
-	r.best = best.Number
-	return nil
-}
-
-// abandoned ends the tracked run of a trial whose process has died.
-func (r *studyRun) abandoned(ctx context.Context, frozen study.FrozenTrial) {
-	id := stringAttr(frozen, attrRunID)
-	if r.tracker == nil || id == "" {
-		return
-	}
-	tags := map[string]string{"stage": "hpo", "trial_number": fmt.Sprint(frozen.Number), "trial_status": string(TrialFailed)}
-	tracked, err := r.tracker.Start(ctx, RunInfo{
-		Name: fmt.Sprintf("trial-%d", frozen.Number), Parent: r.base.parentID, ResumeRunID: id, Tags: tags, Started: frozen.DatetimeStart, Dir: r.outputDir,
-	})
-	if err == nil {
-		err = errors.Join(tracked.SetTags(ctx, tags), tracked.End(ctx, RunKilled))
-	}
-	if err != nil {
-		r.log.Warn("the tracked run of an abandoned trial could not be closed", "trial", frozen.Number, "run_id", id, "error", err)
-	}
 }
 
 // end writes what the study came to and closes everything, however it ended.
@@ -537,7 +315,8 @@ func (r *studyRun) end(ctx context.Context, err error) (*StudyResult, error) {
 		}
 		err = e
 	case err == nil && reportErr == nil && result.Best == nil:
-		err = fmt.Errorf("criteria: study %s: no trial is complete: nothing is known of any values", r.config.HPO.StudyName)
+		err = fmt.Errorf("criteria: study %s: no trial is complete: nothing is known of any values",
+			r.config.HPO.StudyName)
 	}
 	if reportErr != nil && cut {
 		r.log.Warn("what the study came to could not be recorded in full", "error", reportErr)
@@ -549,153 +328,4 @@ func (r *studyRun) end(ctx context.Context, err error) (*StudyResult, error) {
 	}
 	err = r.base.endAs(ctx, status, err)
 	return result, errors.Join(err, r.closers.close())
-}
-
-// report makes the result and its files. It says whether trials still run, in
-// other processes.
-func (r *studyRun) report(ctx context.Context) (result *StudyResult, running bool, err error) {
-	if r.core == nil {
-		return nil, false, nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	trials, err := r.core.Trials(ctx)
-	if err != nil {
-		return nil, false, fmt.Errorf("criteria: %w", err)
-	}
-	result = &StudyResult{
-		Study: r.config.HPO.StudyName, RunID: r.base.tracked.ID(), Dir: r.outputDir, Elapsed: r.now().Sub(r.base.began),
-	}
-	for _, t := range trials {
-		result.Trials = append(result.Trials, newTrialRecord(t))
-		running = running || t.State == study.Running
-	}
-	if best, ok := study.Best(trials, study.Maximize); ok {
-		record := newTrialRecord(best)
-		result.Best = &record
-		if h, err := readHyperparameters(best.Params); err == nil {
-			config := h.apply(r.config)
-			result.Config = &config
-		}
-	}
-	if result.Importances, err = r.importances(trials); err != nil {
-		return result, running, err
-	}
-	if err := r.recordBest(ctx, trials); err != nil {
-		return result, running, err
-	}
-	return result, running, r.draw(ctx, result)
-}
-
-// importances says how much each hyperparameter mattered; nothing if there are
-// too few trials to say it.
-func (r *studyRun) importances(trials []study.FrozenTrial) ([]Importance, error) {
-	var shares []study.Importance
-	var err error
-	if r.config.HPO.Importance == importancePEDANOVA {
-		shares, err = study.PEDANOVA(trials, study.Maximize)
-	} else {
-		shares, err = study.FANOVA(trials, r.config.Train.Seed)
-	}
-	if errors.Is(err, study.ErrTooFewTrials) || errors.Is(err, study.ErrNoVariance) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("criteria: importances: %w", err)
-	}
-	list := make([]Importance, len(shares))
-	for i, s := range shares {
-		list[i] = Importance(s)
-	}
-	return list, nil
-}
-
-// draw makes the pictures.
-func (r *studyRun) draw(ctx context.Context, result *StudyResult) error {
-	search := report.Search{
-		Title: "Study " + result.Study, Objective: objective, Maximize: true, Params: r.config.HPO.SearchSpace.axes(),
-	}
-	states := map[TrialState]report.TrialState{TrialCompleted: report.Complete, TrialPruned: report.Pruned, TrialFailed: report.Failed}
-	for _, t := range result.Trials {
-		search.Trials = append(search.Trials, report.Trial{Number: t.Number, State: states[t.State], Value: t.Value, Params: t.Params})
-	}
-	var shares []report.Importance
-	for _, i := range result.Importances {
-		shares = append(shares, report.Importance(i))
-	}
-	evaluator := map[string]string{importanceFANOVA: "fANOVA", importancePEDANOVA: "PED-ANOVA"}[r.config.HPO.Importance]
-	for _, f := range []reportPart{
-		{historyFile, func() ([]byte, error) { return report.OptimizationHistory(search) }},
-		{importancesFile, func() ([]byte, error) {
-			return report.ParamImportances("Study "+result.Study, objective, evaluator, shares)
-		}},
-		{parallelFile, func() ([]byte, error) { return report.ParallelCoordinate(search) }},
-		{sliceFile, func() ([]byte, error) { return report.Slice(search) }},
-	} {
-		if err := r.base.reportFile(ctx, f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// finished counts the complete and pruned trials.
-func (r *StudyResult) finished() int {
-	n := 0
-	for _, t := range r.Trials {
-		if t.State == TrialCompleted || t.State == TrialPruned {
-			n++
-		}
-	}
-	return n
-}
-
-// endedTrials counts those that change no more.
-func endedTrials(trials []study.FrozenTrial) int {
-	n := 0
-	for _, t := range trials {
-		if t.State.IsFinished() {
-			n++
-		}
-	}
-	return n
-}
-
-// finishedTrials counts those that are complete or pruned.
-func finishedTrials(trials []study.FrozenTrial) int {
-	var tally study.Tally
-	for _, t := range trials {
-		tally.Count(t.State, 1)
-	}
-	return tally.Finished
-}
-
-// newTrialRecord turns the record of a trial into ours.
-func newTrialRecord(t study.FrozenTrial) Trial {
-	return Trial{
-		Number: t.Number,
-		State: map[study.State]TrialState{
-			study.Running: TrialRunning, study.Waiting: TrialWaiting, study.Complete: TrialCompleted,
-			study.Pruned: TrialPruned, study.Failed: TrialFailed,
-		}[t.State],
-		Value: valueOf(t), Params: maps.Clone(t.Params), Scores: maps.Clone(t.IntermediateValues),
-		Reason: stringAttr(t, study.AttrFailReason), RunID: stringAttr(t, attrRunID),
-		Started: t.DatetimeStart, Ended: t.DatetimeComplete,
-	}
-}
-
-func valueOf(t study.FrozenTrial) float64 {
-	if t.State == study.Complete || t.State == study.Pruned {
-		return t.Value
-	}
-	return math.NaN()
-}
-
-// stringAttr returns a user attribute that is a text; "" if there is none.
-func stringAttr(t study.FrozenTrial, key string) string {
-	var text string
-	if json.Unmarshal([]byte(t.UserAttrs[key]), &text) != nil {
-		return ""
-	}
-	return text
 }

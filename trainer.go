@@ -50,7 +50,7 @@ func (t *Trainer) Run(ctx context.Context) (*Result, error) {
 	if t.used.Swap(true) {
 		return nil, ErrReused
 	}
-	r := newRun(t.settings)
+	r := newRun(newJob(t.settings, training{t.settings.config}))
 	err := r.run(ctx)
 	if err = r.end(ctx, err); err != nil {
 		return nil, err
@@ -106,7 +106,8 @@ func (r *Result) ModelDir() string {
 // come from [Trainer.Run].
 func (r *Result) Classifier(ctx context.Context, opts ...LoadOption) (*Classifier, error) {
 	if r.settings == nil {
-		return nil, errors.New("criteria: this Result comes from no training: use what Trainer.Run returns, or Load with a folder")
+		return nil, errors.New("criteria: this Result comes from no training: " +
+			"use what Trainer.Run returns, or Load with a folder")
 	}
 	inherited := []LoadOption{WithLogger(r.settings.log), WithThreads(r.settings.config.Train.Threads)}
 	if n, ok := cudaOrdinal(r.settings.config.Device); ok {

@@ -90,3 +90,26 @@ func TestListed(t *testing.T) {
 		}
 	}
 }
+
+func TestFieldsOf(t *testing.T) {
+	const src = `package p
+
+type (
+	A struct{}
+	B struct {
+		A
+		x, y int
+		f    func(a, b int)
+	}
+	C struct{ in struct{ a, b int } }
+	D int
+)
+`
+	f, err := parser.ParseFile(token.NewFileSet(), "p.go", src, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]int{"A": 0, "B": 4, "C": 1}, fieldsOf(f)); diff != "" {
+		t.Errorf("fields (-want +got):\n%s", diff)
+	}
+}

@@ -70,7 +70,8 @@ func (m Stored) Fetch(ctx context.Context, cache string, log *slog.Logger) (dir 
 		return dir, nil
 	}
 	if list == nil {
-		log.Warn("the model was stored without checksums: whether it is what was stored is not known", "run_id", m.Run.ID, "path", m.Path)
+		log.Warn("the model was stored without checksums: whether it is what was stored is not known",
+			"run_id", m.Run.ID, "path", m.Path)
 	}
 	log.Info("downloading the model", "run_id", m.Run.ID, "path", m.Path, "dir", dir)
 	err = atomicfile.ReplaceDir(target, func(tmp string) error {

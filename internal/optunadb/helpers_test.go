@@ -180,7 +180,7 @@ func worker(args []string) error {
 	if err != nil {
 		return err
 	}
-	return s.Run(ctx, func(ctx context.Context, t *study.Trial) (float64, error) {
+	return s.Run(ctx, 1, func(ctx context.Context, t *study.Trial) (float64, error) {
 		return objective(ctx, t, time.Duration(n[2]*float64(time.Second)))
 	})
 }

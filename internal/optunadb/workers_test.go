@@ -285,7 +285,7 @@ func TestContinuesPython(t *testing.T) {
 		if err := s.InitAttr(t.Context(), "mlflow_run_id", "run of go", &parent); err != nil || parent != "run of python" {
 			t.Errorf("the study's run is %q, %v", parent, err)
 		}
-		if err := s.Run(t.Context(), func(ctx context.Context, trial *study.Trial) (float64, error) { return objective(ctx, trial, 0) }); err != nil {
+		if err := s.Run(t.Context(), 1, func(ctx context.Context, trial *study.Trial) (float64, error) { return objective(ctx, trial, 0) }); err != nil {
 			t.Fatal(err)
 		}
 		if out, err = python(t, "dump", url, name).Output(); err != nil {

@@ -45,7 +45,7 @@ func ExampleStudy_Run() {
 		}
 		return final, nil
 	}
-	if err := s.Run(context.Background(), train); err != nil {
+	if err := s.Run(context.Background(), 1, train); err != nil {
 		fmt.Println(err)
 		return
 	}

@@ -46,8 +46,6 @@ type Options struct {
 	Trials int
 	// TrialsHere limits the trials that one Run starts. 0: no limit.
 	TrialsHere int
-	// Workers is the number of trials that run at the same time. Default 1.
-	Workers int
 	// FailureLimit is the number of failed trials at which a Run gives up.
 	// Default 10. Trials that were killed or interrupted do not count.
 	FailureLimit int
@@ -63,12 +61,12 @@ type Options struct {
 
 	// Logger defaults to none.
 	Logger *slog.Logger
-	// Finished is called after each trial that ended here, by its worker.
-	// Optional.
-	Finished func(FrozenTrial)
+	// Finished is called after each trial that ended here, by its worker, with
+	// the context of that, which may have ended. Optional.
+	Finished func(context.Context, FrozenTrial)
 	// Abandoned is called for each trial of a dead worker that this one has
 	// failed. Optional.
-	Abandoned func(FrozenTrial)
+	Abandoned func(context.Context, FrozenTrial)
 }
 
 // Study is one search for hyperparameters.
@@ -84,9 +82,6 @@ func New(o Options) (*Study, error) {
 	}
 	if o.Relative == nil {
 		o.Relative, _ = o.Sampler.(RelativeSampler)
-	}
-	if o.Workers == 0 {
-		o.Workers = 1
 	}
 	if o.FailureLimit == 0 {
 		o.FailureLimit = 10
@@ -111,8 +106,9 @@ func New(o Options) (*Study, error) {
 		"direction %q: want %q or %q", o.Direction, Maximize, Minimize)
 	check(o.Storage != nil, "no storage")
 	check(o.Trials > 0, "%d trials: want at least 1", o.Trials)
-	check(o.TrialsHere >= 0 && o.Workers > 0 && o.FailureLimit > 0 && o.Retries >= 0, "negative numbers of trials, workers, failures or retries")
-	check(o.Heartbeat > 0 && o.Grace >= 2*o.Heartbeat, "heartbeats every %v and a grace of %v: want a grace of at least two heartbeats", o.Heartbeat, o.Grace)
+	check(o.TrialsHere >= 0 && o.FailureLimit > 0 && o.Retries >= 0, "negative numbers of trials, failures or retries")
+	check(o.Heartbeat > 0 && o.Grace >= 2*o.Heartbeat,
+		"heartbeats every %v and a grace of %v: want a grace of at least two heartbeats", o.Heartbeat, o.Grace)
 	for name, d := range o.Space {
 		if err := d.Validate(); err != nil {
 			check(false, "parameter %s: %v", name, err)
@@ -212,14 +208,16 @@ func (s *Study) Attr(ctx context.Context, key string, value any) (found bool, er
 //
 // Trials that run without a heartbeat, such as those of a worker in Python that
 // was not told to have one, count, but are not waited for.
-func (s *Study) Run(ctx context.Context, objective Objective) error {
+//
+// workers is the number of trials that run at the same time here; less than 1 is 1.
+func (s *Study) Run(ctx context.Context, workers int, objective Objective) error {
 	id, err := s.o.Storage.OpenStudy(ctx, s.o.Name, s.o.Direction)
 	if err != nil {
 		return err
 	}
 	r := &run{Options: s.o, id: id, objective: objective, log: s.o.Logger.With("study", s.o.Name)}
 	group, gctx := errgroup.WithContext(ctx)
-	for range s.o.Workers {
+	for range max(1, workers) {
 		group.Go(func() error { return r.work(gctx) })
 	}
 	err = group.Wait()
@@ -254,7 +252,7 @@ func (r *run) work(ctx context.Context) error {
 		for _, t := range stale {
 			r.log.Warn("a trial was abandoned by its worker", "trial", t.Number)
 			if r.Abandoned != nil {
-				r.Abandoned(clone(t))
+				r.Abandoned(ctx, clone(t))
 			}
 		}
 		if r.TrialsHere > 0 && r.started.Add(1) > int64(r.TrialsHere) {
@@ -265,7 +263,7 @@ func (r *run) work(ctx context.Context) error {
 			return err
 		}
 		if trial != nil {
-			if err := r.try(ctx, *trial); err != nil {
+			if err := r.runTrial(ctx, *trial); err != nil {
 				return err
 			}
 			continue
@@ -275,7 +273,8 @@ func (r *run) work(ctx context.Context) error {
 			return nil
 		}
 		if tally.Beating == 0 {
-			r.log.Warn("the study ends short of its trials: others run without a heartbeat, so that nobody knows whether they live",
+			r.log.Warn("the study ends short of its trials: others run without a heartbeat, "+
+				"so that nobody knows whether they live",
 				"finished", tally.Finished, "running", tally.Running, "want", r.Trials)
 			return nil
 		}
@@ -288,44 +287,67 @@ func (r *run) work(ctx context.Context) error {
 	}
 }
 
-// try runs a claimed trial to its end. Its error ends the Run.
-func (r *run) try(ctx context.Context, frozen FrozenTrial) error {
+// runTrial runs a claimed trial to its end. Its error ends the Run.
+func (r *run) runTrial(ctx context.Context, frozen FrozenTrial) error {
 	log := r.log.With("trial", frozen.Number)
 	log.Debug("trial starts")
 	trial := &Trial{run: r, frozen: frozen}
+	return r.tell(ctx, trial, r.compute(ctx, trial, log), log)
+}
 
+// outcome is what a trial came to.
+type outcome struct {
+	value float64
+	err   error
+	cause error // why its context ended; nil if it did not
+}
+
+// compute calls the objective while signs of life are given.
+func (r *run) compute(ctx context.Context, trial *Trial, log *slog.Logger) outcome {
 	tctx, cancel := context.WithCancelCause(ctx)
 	var beats sync.WaitGroup
-	beats.Go(func() { r.beat(tctx, cancel, trial.frozen.ID, log) })
+	id := trial.frozen.ID
+	beats.Go(func() { r.beat(tctx, cancel, id, log) })
 	value, err := trial.evaluate(tctx)
 	cause := context.Cause(tctx)
 	cancel(nil)
 	beats.Wait()
+	return outcome{value, err, cause}
+}
 
+// state returns the state in which the trial ends, the value that is recorded and the
+// error that it failed with.
+func (o outcome) state(ctx context.Context, trial *Trial) (State, float64, error) {
+	switch {
+	case errors.Is(o.err, ErrPruned):
+		return Pruned, trial.lastValue(), nil
+	case o.err != nil && ctx.Err() != nil:
+		return Failed, math.NaN(), fmt.Errorf("interrupted: %w", context.Cause(ctx))
+	case o.err != nil:
+		return Failed, math.NaN(), o.err
+	case math.IsNaN(o.value):
+		return Failed, o.value, errors.New("the objective is not a number")
+	}
+	return Complete, o.value, nil
+}
+
+// tell records what a trial came to. Its error ends the Run.
+func (r *run) tell(ctx context.Context, trial *Trial, o outcome, log *slog.Logger) error {
 	// A trial that has been trained is worth recording, even when ctx ends.
 	end, stop := outlive(ctx, 10*time.Second)
 	defer stop()
-	state, interrupted := Complete, false
-	switch {
-	case errors.Is(cause, ErrNotRunning) || errors.Is(err, ErrNotRunning):
+	if errors.Is(o.cause, ErrNotRunning) || errors.Is(o.err, ErrNotRunning) {
 		log.Warn("another worker has ended the trial; its result here is dropped")
 		return nil
-	case errors.Is(err, ErrPruned):
-		state, value, err = Pruned, trial.lastValue(), nil
-	case err != nil:
-		state, value = Failed, math.NaN()
-		if interrupted = ctx.Err() != nil; interrupted {
-			err = fmt.Errorf("interrupted: %w", context.Cause(ctx))
-		}
-	case math.IsNaN(value):
-		state, err = Failed, errors.New("the objective is not a number")
 	}
+	interrupted := o.err != nil && !errors.Is(o.err, ErrPruned) && ctx.Err() != nil
+	state, value, err := o.state(ctx, trial)
 	if err != nil {
 		if e := trial.SetAttr(end, AttrFailReason, err.Error()); e != nil && !errors.Is(e, ErrNotRunning) {
 			return errors.Join(e, err)
 		}
 	}
-	switch e := r.Storage.Finish(end, frozen.ID, state, value); {
+	switch e := r.Storage.Finish(end, trial.frozen.ID, state, value); {
 	case errors.Is(e, ErrNotRunning):
 		log.Warn("another worker has ended the trial; its result here is dropped")
 		return nil
@@ -335,23 +357,35 @@ func (r *run) try(ctx context.Context, frozen FrozenTrial) error {
 	trial.frozen.State, trial.frozen.Value, trial.frozen.DatetimeComplete = state, value, time.Now()
 	log.Debug("trial ended", "state", state, "value", value)
 	if interrupted {
-		if again, ok := Retry(trial.frozen, r.Retries); ok {
-			if _, e := r.Storage.Enqueue(end, r.id, again); e != nil {
-				log.Warn("the interrupted trial cannot be enqueued again", "err", e)
-			}
-		}
+		r.retry(end, trial.frozen, log)
 	}
 	if r.Finished != nil {
-		r.Finished(clone(trial.frozen))
+		r.Finished(ctx, clone(trial.frozen))
 	}
 	if err == nil || interrupted {
 		return nil // work sees that ctx has ended
 	}
 	log.Debug("trial failed", "err", err)
+	return r.countFailure(trial.frozen.Number, err)
+}
+
+// retry enqueues an interrupted trial again, if it may be.
+func (r *run) retry(ctx context.Context, frozen FrozenTrial, log *slog.Logger) {
+	again, ok := Retry(frozen, r.Retries)
+	if !ok {
+		return
+	}
+	if _, err := r.Storage.Enqueue(ctx, r.id, again); err != nil {
+		log.Warn("the interrupted trial cannot be enqueued again", "err", err)
+	}
+}
+
+// countFailure returns an error when too many trials have failed.
+func (r *run) countFailure(number int, err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.failures++; r.failures >= r.FailureLimit {
-		return &FailuresError{Count: r.failures, Last: fmt.Errorf("trial %d: %w", frozen.Number, err)}
+		return &FailuresError{Count: r.failures, Last: fmt.Errorf("trial %d: %w", number, err)}
 	}
 	return nil
 }

@@ -59,8 +59,13 @@ func mustTrials(t testing.TB, s *Study) []FrozenTrial {
 
 func mustRun(t testing.TB, o Options, objective Objective) []FrozenTrial {
 	t.Helper()
+	return mustRunWith(t, 1, o, objective)
+}
+
+func mustRunWith(t testing.TB, workers int, o Options, objective Objective) []FrozenTrial {
+	t.Helper()
 	s := mustStudy(t, o)
-	if err := s.Run(t.Context(), objective); err != nil {
+	if err := s.Run(t.Context(), workers, objective); err != nil {
 		t.Fatal(err)
 	}
 	return mustTrials(t, s)
@@ -77,8 +82,8 @@ func countStates(trials []FrozenTrial) map[State]int {
 func TestRunHasSoManyTrials(t *testing.T) {
 	storage := &Memory{}
 	var finished atomic.Int64
-	o := Options{Storage: storage, Trials: 40, Workers: 8, Finished: func(FrozenTrial) { finished.Add(1) }}
-	trials := mustRun(t, o, hill)
+	o := Options{Storage: storage, Trials: 40, Finished: func(context.Context, FrozenTrial) { finished.Add(1) }}
+	trials := mustRunWith(t, 8, o, hill)
 	if diff := cmp.Diff(map[State]int{Complete: 40}, countStates(trials)); diff != "" {
 		t.Errorf("states (-want +got):\n%s", diff)
 	}
@@ -91,10 +96,10 @@ func TestRunHasSoManyTrials(t *testing.T) {
 		t.Errorf("Finished was called %d times", finished.Load())
 	}
 	// A study that has them all runs none.
-	o.Finished = func(f FrozenTrial) { t.Errorf("trial %d was run", f.Number) }
-	mustRun(t, o, hill)
+	o.Finished = func(_ context.Context, f FrozenTrial) { t.Errorf("trial %d was run", f.Number) }
+	mustRunWith(t, 8, o, hill)
 	// Of a larger one, TrialsHere is the share of one Run.
-	if n := len(mustRun(t, Options{Storage: storage, Trials: 100, TrialsHere: 7, Workers: 3}, hill)); n != 47 {
+	if n := len(mustRunWith(t, 3, Options{Storage: storage, Trials: 100, TrialsHere: 7}, hill)); n != 47 {
 		t.Errorf("after 7 more there are %d trials", n)
 	}
 }
@@ -191,8 +196,8 @@ func TestFailures(t *testing.T) {
 		}
 	}
 
-	s := mustStudy(t, Options{Storage: &Memory{}, Trials: 2, FailureLimit: 3, Workers: 2})
-	err := s.Run(t.Context(), func(context.Context, *Trial) (float64, error) { return 0, boom })
+	s := mustStudy(t, Options{Storage: &Memory{}, Trials: 2, FailureLimit: 3})
+	err := s.Run(t.Context(), 2, func(context.Context, *Trial) (float64, error) { return 0, boom })
 	var failures *FailuresError
 	if !errors.As(err, &failures) || failures.Count != 3 || !errors.Is(err, boom) {
 		t.Errorf("after three failures Run returns %v", err)
@@ -205,7 +210,7 @@ func TestInterrupt(t *testing.T) {
 	stop := errors.New("stopped by the user")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	s := mustStudy(t, o)
-	err := s.Run(ctx, func(ctx context.Context, t *Trial) (float64, error) {
+	err := s.Run(ctx, 1, func(ctx context.Context, t *Trial) (float64, error) {
 		v, err := hill(ctx, t)
 		if t.Number() == 1 {
 			cancel(stop)
@@ -262,7 +267,7 @@ func TestDeadWorker(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		trials := mustRun(t, Options{Storage: storage, Trials: 10, Workers: 2, Retries: 1}, hill)
+		trials := mustRunWith(t, 2, Options{Storage: storage, Trials: 10, Retries: 1}, hill)
 		if waited := time.Since(start); waited < 2*time.Minute || waited > 2*time.Minute+5*time.Second {
 			t.Errorf("the dead worker was waited for %v, want two minutes", waited)
 		}
@@ -303,7 +308,7 @@ func TestTakenForDead(t *testing.T) {
 // TestHeartbeat checks that a long trial is not taken for dead.
 func TestHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		trials := mustRun(t, Options{Storage: &Memory{}, Trials: 4, Workers: 3}, func(context.Context, *Trial) (float64, error) {
+		trials := mustRunWith(t, 3, Options{Storage: &Memory{}, Trials: 4}, func(context.Context, *Trial) (float64, error) {
 			time.Sleep(time.Hour)
 			return 1, nil
 		})
@@ -362,7 +367,7 @@ func TestSuggestErrors(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			err := mustStudy(t, o).Run(t.Context(), func(ctx context.Context, trial *Trial) (float64, error) { return 1, test.suggest(ctx, trial) })
+			err := mustStudy(t, o).Run(t.Context(), 1, func(ctx context.Context, trial *Trial) (float64, error) { return 1, test.suggest(ctx, trial) })
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want an error with %q", err, test.want)
 			}
@@ -480,7 +485,6 @@ func TestNewChecks(t *testing.T) {
 		"direction": func(o *Options) { o.Direction = "up" },
 		"storage":   func(o *Options) { o.Storage = nil },
 		"trials":    func(o *Options) { o.Trials = 0 },
-		"workers":   func(o *Options) { o.Workers = -1 },
 		"grace":     func(o *Options) { o.Grace = time.Second },
 		"space":     func(o *Options) { o.Space = map[string]Distribution{"x": IntDistribution{Low: 1}} },
 		"pruner":    func(o *Options) { o.Pruner = MedianPruner{WarmupSteps: -1} },

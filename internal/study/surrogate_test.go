@@ -76,7 +76,7 @@ func BenchmarkSurrogate(b *testing.B) {
 				var best []float64
 				for seed := range uint64(seeds) {
 					s := mustStudy(b, Options{Storage: &Memory{}, Trials: trials, Sampler: sampler(seed)})
-					if err := s.Run(b.Context(), surrogate); err != nil {
+					if err := s.Run(b.Context(), 1, surrogate); err != nil {
 						b.Fatal(err)
 					}
 					all := mustTrials(b, s)

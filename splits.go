@@ -1,11 +1,143 @@
 package criteria
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
 	"github.com/criteria-go/criteria/internal/data"
 )
+
+// splits are the data of a run: pairs and, as soon as they are tokenized, token ids.
+type splits struct {
+	job       *job
+	data      *Dataset
+	weights   [2]float32 // of the classes in the loss
+	tokenizer Tokenizer  // nil until tokenize
+	queue     map[Phase]*queuedSplit
+}
+
+// A queuedSplit is a split that is being tokenized, or waits for it.
+type queuedSplit struct {
+	done    chan struct{} // closed when split or err is there
+	split   *encodedSplit
+	err     error
+	noticed sync.Once // that pairs of it were cut
+}
+
+// readSplits reads and checks the data.
+func readSplits(ctx context.Context, j *job) (*splits, error) {
+	var err error
+	d := j.dataset
+	if d == nil {
+		d, err = ReadDataset(ctx, j.cfg.Data, j.cfg.Train.Seed)
+	} else {
+		err = d.check()
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range d.Notes {
+		j.log.Info(note)
+	}
+	for _, s := range d.splits() {
+		n := s.counts()
+		j.log.Info("split "+string(s.phase), "pairs", len(s.examples), "class_0", n[0], "class_1", n[1])
+	}
+	return &splits{job: j, data: d, weights: data.ClassWeights(d.splits()[0].counts())}, nil
+}
+
+// tokenize begins to turn splits into token ids, with the tokenizer in dir unless
+// one was injected: one after another, in the order in which they are needed, while
+// the run does what does not need them.
+func (s *splits) tokenize(ctx context.Context, dir string, list []namedSplit, closers *closers) (err error) {
+	if s.tokenizer = s.job.tokenizer; s.tokenizer == nil {
+		s.tokenizer, err = openTokenizer(dir, s.job.cfg.Model.Tokenizer, s.job.cfg.Data.DataLoader.NumWorkers)
+		if err != nil {
+			return err
+		}
+		closers.add(s.tokenizer.Close)
+	}
+	s.queue = make(map[Phase]*queuedSplit)
+	for _, named := range list {
+		s.queue[named.phase] = &queuedSplit{done: make(chan struct{})}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var worker sync.WaitGroup
+	worker.Go(func() { s.encodeAll(ctx, list) })
+	closers.add(func() error {
+		cancel()
+		worker.Wait()
+		return nil
+	})
+	return nil
+}
+
+// encodeAll tokenizes the queue.
+func (s *splits) encodeAll(ctx context.Context, list []namedSplit) {
+	tokenizer := s.tokenizer
+	var err error
+	for _, named := range list {
+		q := s.queue[named.phase]
+		if err == nil {
+			q.split, err = s.encode(ctx, tokenizer, named)
+		}
+		q.err = err // the run fails without any of them
+		close(q.done)
+		tokenizer = inBackground(tokenizer) // the run continues, and needs the cores
+	}
+}
+
+// encode turns the pairs of a split into token ids.
+func (s *splits) encode(ctx context.Context, tokenizer Tokenizer, named namedSplit) (*encodedSplit, error) {
+	encodings, err := tokenizer.EncodePairs(ctx, named.pairs(), s.job.cfg.Model.Tokenizer.MaxLength)
+	if err != nil {
+		return nil, fmt.Errorf("criteria: tokenize the %s split: %w", named.phase, err)
+	}
+	return newEncodedSplit(named, encodings, s.weights, s.job.cfg.Model.Tokenizer)
+}
+
+// wait waits until a split is tokenized.
+func (s *splits) wait(phase Phase) (*encodedSplit, error) {
+	q := s.queue[phase]
+	<-q.done
+	if q.err != nil {
+		return nil, q.err
+	}
+	q.noticed.Do(func() {
+		if n := q.split.truncated(); n > 0 {
+			s.job.log.Info(fmt.Sprintf("%d of %d pairs of %s are cut to model.tokenizer.max_length=%d tokens",
+				n, q.split.len(), phase, s.job.cfg.Model.Tokenizer.MaxLength))
+		}
+	})
+	return q.split, nil
+}
+
+// get returns a split that has been waited for.
+func (s *splits) get(phase Phase) *encodedSplit { return s.queue[phase].split }
+
+// failed returns why a split cannot be tokenized, as soon as that is known.
+func (s *splits) failed() error {
+	for _, q := range s.queue {
+		select {
+		case <-q.done:
+			if q.err != nil {
+				return q.err
+			}
+		default:
+		}
+	}
+	return nil
+}
+
+// saveTokenizer writes the tokenizer's files, when it has nothing else to do: it does
+// one thing at a time.
+func (s *splits) saveTokenizer(dir string) error {
+	for _, q := range s.queue {
+		<-q.done
+	}
+	return s.tokenizer.SaveTo(dir)
+}
 
 // encodedSplit is a split as token ids, from which batches are made.
 type encodedSplit struct {
@@ -18,20 +150,14 @@ type encodedSplit struct {
 
 func newEncodedSplit(s namedSplit, e Encodings, weights [2]float32, c TokenizerConfig) (*encodedSplit, error) {
 	if e.Len() != len(s.examples) || len(e.Offsets) != e.Len()+1 {
-		return nil, fmt.Errorf("criteria: the tokenizer returned %d encodings for the %d pairs of the %s split", e.Len(), len(s.examples), s.phase)
+		return nil, fmt.Errorf("criteria: the tokenizer returned %d encodings for the %d pairs of the %s split",
+			e.Len(), len(s.examples), s.phase)
 	}
 	split := &encodedSplit{encodings: e, labels: s.labels(), weights: weights, lengths: lengths(e)}
 	if c.Padding == "max_length" {
 		split.padTo = c.MaxLength
 	}
 	return split, nil
-}
-
-// A pendingSplit is a split that is being tokenized.
-type pendingSplit struct {
-	done  chan struct{} // closed when split or err is there
-	split *encodedSplit
-	err   error
 }
 
 func lengths(e Encodings) []int {
