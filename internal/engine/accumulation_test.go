@@ -19,14 +19,14 @@ func TestAccumulatedGradients(t *testing.T) {
 			gradients := func(micros ...int) []float32 {
 				e := openEngine(t, trainingSpec(t, adamWFused), true)
 				if portable {
-					e.kernels = nil
+					hostOf(e).kernels = nil
 				}
 				for _, micro := range micros {
 					if _, err := e.Accumulate(context.Background(), randomBatch(uint64(micro), 4, 16), 0, micro); err != nil {
 						t.Fatal(err)
 					}
 				}
-				return slices.Clone(e.trainer.gradients.Float32())
+				return slices.Clone(hostOf(e).trainer.gradients.Float32())
 			}
 			one, other, both := gradients(1), gradients(2), gradients(1, 2)
 			e := openEngine(t, trainingSpec(t, adamWFused), true)
@@ -50,11 +50,11 @@ func TestAccumulatedGradients(t *testing.T) {
 // their own to be added up.
 func TestProductsAddInPlace(t *testing.T) {
 	e := openEngine(t, trainingSpec(t, adamWFused), true)
-	if !e.kernels["LinearGrad"] {
+	if !hostOf(e).kernels["LinearGrad"] {
 		t.Fatal("no BLAS is loaded")
 	}
-	first := e.model.Training(4, 16, e.kernels, dropoutScale)
-	further := e.model.Accumulating(4, 16, e.kernels, dropoutScale)
+	first := e.model.Training(4, 16, hostOf(e).kernels, dropoutScale)
+	further := e.model.Accumulating(4, 16, hostOf(e).kernels, dropoutScale)
 	want := 0
 	for _, w := range first.Weights {
 		switch {

@@ -16,7 +16,8 @@ const (
 // artifacts returns the graphs by file name, in standard operators, for the
 // largest batch that was met. Parameters are inputs of all of them.
 func (e *Engine) artifacts() map[string][]byte {
-	rows, length := max(1, e.programs.largest.rows), max(LengthStep, e.programs.largest.length)
+	rows, length := e.backend.largest()
+	rows, length = max(1, rows), max(LengthStep, length)
 	note := [2]string{"criteria.batch", fmt.Sprintf("%d x %d", rows, length)}
 	files := map[string][]byte{
 		evalModel: e.model.Evaluation(rows, length, nil).Encode(note),

@@ -82,7 +82,7 @@ func newStep(b *testing.B, rows, length int) func() {
 	}
 	b.Cleanup(func() { _ = e.Close() })
 	for name := range strings.SplitSeq(os.Getenv("CRITERIA_BENCH_WITHOUT"), ",") {
-		delete(e.kernels, name)
+		delete(hostOf(e).kernels, name)
 	}
 	batch := Batch{Rows: rows, Length: length}
 	for range rows * length {

@@ -1,14 +1,9 @@
 package engine
 
-import (
-	"errors"
-	"fmt"
+import "fmt"
 
-	"github.com/criteria-go/criteria/internal/ort"
-)
-
-// Gradient returns the sum of the gradients of a parameter on a device since the
-// last update, without the loss scale: for checks.
+// Gradient returns the sum of the gradients of a parameter since the last update,
+// without the loss scale: for checks.
 func (e *Engine) Gradient(name string) ([]float32, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -16,30 +11,12 @@ func (e *Engine) Gradient(name string) ([]float32, error) {
 	switch {
 	case e.closed:
 		return nil, errClosed
-	case e.accelerator == nil || e.accelerator.gradients == nil:
-		return nil, errors.New("engine: gradients are read from a device that trains")
+	case !e.trains():
+		return nil, errNotTraining
 	case !ok:
 		return nil, fmt.Errorf("engine: no parameter %s", name)
 	}
-	a := e.accelerator
-	s, err := a.state()
-	if err != nil {
-		return nil, err
-	}
-	there, err := e.layout.tensor(a.gradients, i)
-	if err != nil {
-		return nil, err
-	}
-	here, err := ort.NewTensor(ort.Float32, e.layout.params[i].Shape...)
-	if err != nil {
-		return nil, err
-	}
-	err = errors.Join(a.device.Copy(here, there), a.device.Wait())
-	g := make([]float32, here.Len())
-	for i, x := range here.Float32() {
-		g[i] = x / s.scale
-	}
-	return g, errors.Join(err, here.Buffer().Free())
+	return e.backend.gradient(i)
 }
 
 // DeviceMemory returns how many bytes of the device's memory are in use, by
@@ -48,8 +25,8 @@ func (e *Engine) Gradient(name string) ([]float32, error) {
 func (e *Engine) DeviceMemory() (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed || e.accelerator == nil {
+	if e.closed {
 		return 0, errClosed
 	}
-	return e.accelerator.device.MemoryInUse()
+	return e.backend.memoryInUse()
 }

@@ -31,12 +31,10 @@ func onHost(t testing.TB, low graph.Type, optimizer ...string) Spec {
 // params returns the parameters, also those on a device.
 func (e *Engine) current(t testing.TB) []float32 {
 	t.Helper()
-	if e.accelerator != nil {
-		if err := e.accelerator.fetch(); err != nil {
-			t.Fatal(err)
-		}
+	if err := e.backend.fetch(); err != nil {
+		t.Fatal(err)
 	}
-	return slices.Clone(settled(e))
+	return slices.Clone(e.params.Float32())
 }
 
 func distance(got, want []float32) float64 {
@@ -95,15 +93,15 @@ func TestDevice8bit(t *testing.T) {
 	if off := distance(device.current(t), cpu.current(t)); off > 1e-4 {
 		t.Errorf("parameters are off by %.2g of their norm", off)
 	}
-	o, err := device.accelerator.hostState()
+	o, err := deviceOf(device).hostState()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer o.close()
-	if err := device.accelerator.move(o.parts[0].here, o.parts[0].there, o.parts[0].bytes); err != nil {
+	if err := deviceOf(device).move(o.parts[0].here, o.parts[0].there, o.parts[0].bytes); err != nil {
 		t.Fatal(err)
 	}
-	a, b := o.stateful.(*quantized), cpu.trainer.optimizer.(*quantized)
+	a, b := o.stateful.(*quantized), hostOf(cpu).trainer.optimizer.(*quantized)
 	codes, off := 0, 0
 	for i := range a.codes {
 		for _, pair := range [][2][]uint8{{a.codes[i].M, b.codes[i].M}, {a.codes[i].V, b.codes[i].V}} {
@@ -184,7 +182,7 @@ func testLossScaling(t *testing.T, standard bool) {
 	full, half := openEngine(t, onHost(t, graph.Float32), false), openEngine(t, spec, false)
 	compareRounded(t, train(t, full, 0, 6), train(t, half, 0, 6))
 
-	a := half.accelerator
+	a := deviceOf(half)
 	set := func(scale, good float32) {
 		t.Helper()
 		if err := a.setState(deviceState{steps: 6, scale: scale, good: good}); err != nil {
@@ -261,7 +259,7 @@ func testLowParameters(t *testing.T, low graph.Type, optimizer string) {
 	spec.Device.Standard = optimizer == "standard operators"
 	spec.Training.DecayAll = spec.Device.Standard
 	e := openEngine(t, spec, false)
-	a, l := e.accelerator, e.layout
+	a, l := deviceOf(e), e.layout
 	if have, want := len(a.low.Bytes()), 2*(l.size-l.copied); have != want || l.copied < l.params[0].Size() {
 		t.Fatalf("%d bytes in low precision, want %d: all parameters but the word embeddings", have, want)
 	}
@@ -290,7 +288,7 @@ func testLowParameters(t *testing.T, low graph.Type, optimizer string) {
 		for _, at := range l.offsets {
 			a.gradients.Float32()[at] = gradient()
 		}
-		a.accumulated = 1
+		e.accumulated = 1
 		if _, err := e.Update(context.Background(), rate); err != nil {
 			t.Fatal(err)
 		}
@@ -508,7 +506,7 @@ func TestKernelsOnGPU(t *testing.T) {
 			}
 			// Two parts of the flat vectors; every dropout forward and backward.
 			const captured = 3
-			sites := e.accelerator.programs.entries[programKey{training, 4, 32}].program.graph.Census()[graph.PhiloxDropout]
+			sites := deviceOf(e).programs.entries[programKey{training, 4, 32}].program.graph.Census()[graph.PhiloxDropout]
 			want := map[string]int{"dropout": captured * sites, adamw: captured * 2, "sum_squares": captured * 2}
 			if diff := cmp.Diff(want, byKernel); diff != "" || sites < 10 {
 				t.Errorf("compute capability %d, %v, %d nodes of dropout: launches (-want +got):\n%s", gpu.capability, low, sites, diff)

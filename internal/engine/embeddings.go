@@ -159,20 +159,3 @@ var stepRows = parallel.New(func(r *steppedRows, part int) {
 		r.applied[id] = n
 	}
 })
-
-// settle brings the rows of the word embeddings up to date that a batch looks up.
-func (e *Engine) settle(ids []int64) {
-	if e.trainer == nil || e.trainer.words.lazy == nil {
-		return
-	}
-	for _, id := range ids {
-		e.trainer.words.lazy.settle(id)
-	}
-}
-
-// settleAll brings all parameters and moments up to date.
-func (e *Engine) settleAll() {
-	if e.trainer != nil && e.trainer.words.lazy != nil {
-		e.trainer.words.lazy.settleAll()
-	}
-}

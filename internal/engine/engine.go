@@ -16,7 +16,6 @@ import (
 	"sync"
 
 	"github.com/criteria-go/criteria/internal/deberta"
-	"github.com/criteria-go/criteria/internal/graph"
 	"github.com/criteria-go/criteria/internal/ort"
 )
 
@@ -65,23 +64,16 @@ type Result struct {
 	Logits []float32 // [Rows·2]
 }
 
-// Engine is one model in memory.
+// Engine is one model in memory: what callers may do, and when; what is computed, and
+// where, its backend knows.
 type Engine struct {
-	model    deberta.Model
-	config   []byte // config.json as it was read
-	training *Training
-	threads  int
-	runtime  *ort.Runtime
-	kernels  graph.Kernels
+	*core
+	config []byte // config.json as it was read
 
-	mu       sync.Mutex // one run at a time: a run already uses all threads
-	closed   bool
-	layout   layout
-	params   *ort.Buffer
-	programs programs[*program]
-	trainer  *trainer // nil for inference, and on a device
-
-	accelerator *accelerator // nil on the CPU
+	mu          sync.Mutex // one run at a time: a run already uses all threads
+	closed      bool
+	backend     backend
+	accumulated int // micro-batches since the last update
 }
 
 // Open loads the checkpoint in spec.Dir. The library says where ONNX Runtime
@@ -115,46 +107,52 @@ func open(config deberta.Config, raw []byte, spec Spec, library string, fill fun
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{
+	c := &core{
 		model:    deberta.Model{Config: config, Head: spec.Head},
-		config:   raw,
 		training: spec.Training,
 		threads:  spec.Threads,
 		runtime:  rt,
-		kernels:  graph.Kernels{},
-		programs: newPrograms[*program](),
 	}
-	for _, name := range rt.Operators() {
-		e.kernels[name] = true
-	}
+	e := &Engine{core: c, config: raw}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())
 		}
 	}()
-	if e.threads == 0 {
-		e.threads = ort.DefaultThreads()
+	if c.threads == 0 {
+		c.threads = ort.DefaultThreads()
 	}
-	e.layout = newLayout(e.model.Params())
-	if e.params, err = ort.NewBuffer(4 * e.layout.size); err != nil {
+	c.layout = newLayout(c.model.Params())
+	if c.params, err = ort.NewBuffer(4 * c.layout.size); err != nil {
 		return nil, fmt.Errorf("engine: memory for the parameters: %w", err)
 	}
 	if err := fill(e); err != nil {
 		return nil, err
 	}
 	if spec.Training != nil {
-		e.model.Recompute = spec.Training.Recompute
-	}
-	if spec.Device != nil {
-		e.accelerator, err = newAccelerator(e, spec)
-		return e, err
-	}
-	if spec.Training != nil {
-		if e.trainer, err = newTrainer(e, *spec.Training); err != nil {
-			return nil, err
+		c.model.Recompute = spec.Training.Recompute
+		if spec.Training.Accumulation < 1 {
+			return nil, fmt.Errorf("engine: gradient accumulation over %d micro-batches, want at least 1", spec.Training.Accumulation)
 		}
 	}
-	return e, nil
+	e.backend, err = newBackend(c, spec.Device)
+	return e, err
+}
+
+// newBackend opens what computes: the device, or the host if there is none.
+func newBackend(c *core, spec *DeviceSpec) (backend, error) {
+	if spec != nil {
+		d, err := newDevice(c, *spec)
+		if err != nil {
+			return nil, err
+		}
+		return d, nil
+	}
+	h, err := newHost(c)
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 // Model returns the encoder's configuration and the head.
@@ -164,24 +162,7 @@ func (e *Engine) Model() deberta.Model { return e.model }
 func (e *Engine) Runtime() ort.RuntimeInfo { return e.runtime.Info() }
 
 // Device describes the device that computes; "" means the CPU.
-func (e *Engine) Device() string {
-	if e.accelerator == nil {
-		return ""
-	}
-	return e.accelerator.device.String()
-}
-
-// trains tells whether the engine was opened for training.
-func (e *Engine) trains() bool { return e.training != nil }
-
-// Parameters returns the number of trainable parameters.
-func (e *Engine) Parameters() int {
-	n := 0
-	for _, p := range e.layout.params {
-		n += p.Size()
-	}
-	return n
-}
+func (e *Engine) Device() string { return e.backend.name() }
 
 // Evaluate runs forward without dropout. It may be called by several
 // goroutines, which take turns.
@@ -191,23 +172,21 @@ func (e *Engine) Evaluate(ctx context.Context, b Batch) (Result, error) {
 	if e.closed {
 		return Result{}, errClosed
 	}
-	if e.accelerator != nil {
-		return e.accelerator.evaluate(ctx, b)
-	}
-	p, err := e.program(evaluation, b)
-	if err != nil {
-		return Result{}, err
-	}
-	p.load(b)
-	e.settle(p.ids.Int64())
-	if err := p.binding.Run(ctx); err != nil {
-		return Result{}, fmt.Errorf("engine: evaluating a batch of %d × %d tokens: %w", b.Rows, b.Length, err)
-	}
-	return p.result(b), nil
+	return e.backend.evaluate(ctx, b)
 }
 
-// errClosed is returned by the methods of an engine after Close.
-var errClosed = errors.New("engine: already closed")
+// Explain runs forward without dropout, as Evaluate does, and backward to the
+// word embeddings. scores are [Rows·Length]: how much each token speaks for
+// class 1; see [deberta.Model.Explanation]. The host computes it, whatever
+// computes the rest.
+func (e *Engine) Explain(ctx context.Context, b Batch) (result Result, scores []float32, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return Result{}, nil, errClosed
+	}
+	return e.backend.explain(ctx, b)
+}
 
 // Close frees everything. It waits for a run in progress; closing twice does
 // nothing.
@@ -218,15 +197,18 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	e.closed = true
-	errs := []error{e.programs.close()}
-	if e.accelerator != nil {
-		errs = append(errs, e.accelerator.close())
-	}
-	if e.trainer != nil {
-		errs = append(errs, e.trainer.close())
+	var errs []error
+	if e.backend != nil {
+		errs = append(errs, e.backend.close())
 	}
 	if e.params != nil {
 		errs = append(errs, e.params.Free())
 	}
 	return errors.Join(append(errs, e.runtime.Close())...)
 }
+
+// Errors of the methods of an engine: after Close, and of one that does not train.
+var (
+	errClosed      = errors.New("engine: already closed")
+	errNotTraining = errors.New("engine: opened for inference only")
+)

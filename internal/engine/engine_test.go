@@ -124,7 +124,7 @@ func TestThreadsWide(t *testing.T) {
 					t.Fatal(err)
 				}
 				if c.portable {
-					e.kernels = nil
+					hostOf(e).kernels = nil
 				}
 				for step := range 2 {
 					if _, err := e.Accumulate(context.Background(), randomBatch(uint64(step), 4, 128), step, 0); err != nil {
@@ -419,7 +419,7 @@ func TestFailures(t *testing.T) {
 	if !slices.Equal(before, settled(e)) {
 		t.Error("parameters have changed without an update")
 	}
-	if i := slices.IndexFunc(e.layout.slice(e.trainer.gradients.Float32(), 0), func(x float32) bool { return x != 0 }); i >= 0 {
+	if i := slices.IndexFunc(e.layout.slice(hostOf(e).trainer.gradients.Float32(), 0), func(x float32) bool { return x != 0 }); i >= 0 {
 		t.Errorf("element %d of the embedding gradient is not 0 after a failed micro-batch", i)
 	}
 	nan := randomBatch(1, 2, 8)

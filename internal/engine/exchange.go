@@ -99,23 +99,9 @@ func (x *exchange) close() error {
 	return errors.Join(errs...)
 }
 
-// pending is a result that is still on its way from the device.
-type pending[T any] struct {
-	result  T
-	err     error
-	arrived func() // waits for it; it may have been waited for before
-}
-
-// wait returns the result once it has arrived. The device goes on with what it was
-// given after it.
-func (p *pending[T]) wait() (T, error) {
-	p.arrived()
-	return p.result, p.err
-}
-
 // exchanged lets the device compute once: write fills a half with what is sent,
 // compute is what the device does with it, read reads what came back.
-func exchanged[T any](x *exchange, write func(half int), compute func() error, read func(half int) T) (*pending[T], error) {
+func exchanged[T any](x *exchange, write func(half int), compute func() error, read func(half int) T) (pending[T], error) {
 	i := x.turn
 	h := &x.here[i]
 	if h.take != nil {
@@ -130,20 +116,24 @@ func exchanged[T any](x *exchange, write func(half int), compute func() error, r
 		h.arrived.Record,
 	} {
 		if err := step(); err != nil {
-			return nil, errors.Join(err, x.device.Wait()) // nothing of it stays under way
+			return pending[T]{}, errors.Join(err, x.device.Wait()) // nothing of it stays under way
 		}
 	}
-	p := &pending[T]{}
+	var result T
+	var err error
 	var once bool
-	p.arrived = func() {
+	arrive := func() {
 		if once {
 			return
 		}
 		once, h.take = true, nil
-		if p.err = h.arrived.Wait(); p.err == nil {
-			p.result = read(i)
+		if err = h.arrived.Wait(); err == nil {
+			result = read(i)
 		}
 	}
-	h.take = p.arrived
-	return p, nil
+	h.take = arrive
+	return pending[T]{arrives: func() (T, error) {
+		arrive()
+		return result, err
+	}}, nil
 }

@@ -48,7 +48,7 @@ func testExchange(t *testing.T, d *ort.Device, pinned bool) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var all []*pending[[]byte]
+		var all []pending[[]byte]
 		value := func(i int) []byte { return slices.Repeat([]byte{byte(i + 1)}, size) }
 		for i := range 5 {
 			p, err := exchanged(x,

@@ -43,7 +43,7 @@ func TestFlashTraining(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, k := range []kind{training, evaluation} {
-				census := e.accelerator.programs.entries[programKey{k, roundRows(3), 32}].program.graph.Census()
+				census := deviceOf(e).programs.entries[programKey{k, roundRows(3), 32}].program.graph.Census()
 				layers := e.model.Config.Layers
 				if pooling == "cls" {
 					layers-- // of the last one only a row is computed
@@ -106,7 +106,7 @@ func TestGoldenFlashGradients(t *testing.T) {
 					setParam(t, e, p.Name, c.Floats(p.Name))
 				}
 			}
-			if err := e.accelerator.push(); err != nil {
+			if err := deviceOf(e).push(); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := e.Accumulate(context.Background(), b, 0, 0); err != nil {
@@ -208,7 +208,7 @@ func TestFlashOnGPU(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.accelerator.kernels[graph.FlashAttention] {
+	if deviceOf(e).kernels[graph.FlashAttention] {
 		t.Error("attention is offered though nobody asked for its kernels")
 	}
 	if err := e.Close(); err != nil {

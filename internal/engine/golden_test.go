@@ -89,7 +89,7 @@ func TestGoldenTrajectory(t *testing.T) {
 					MaxGradNorm: clip, Accumulation: accumulation,
 				}}, false)
 				if name == adamW {
-					e.kernels = nil
+					hostOf(e).kernels = nil
 				}
 				for _, p := range e.layout.params {
 					if p.IsHead() {

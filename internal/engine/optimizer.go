@@ -19,39 +19,48 @@ type optimizer interface {
 	// step takes the t-th step, counted from 1, with gradients multiplied by
 	// gradScale.
 	step(ctx context.Context, t int, learningRate float64, gradScale float32) error
-	// state lists the tensors to be saved; restore reads them back.
+	stateful
+	close() error
+}
+
+// stateful is the part of an optimizer that files hold: state lists its tensors,
+// restore reads them back.
+type stateful interface {
 	state() []weights.Source
 	restore(file *weights.File) error
-	close() error
 }
 
 // The optimizers, by the names that Hugging Face gives them.
 const (
 	adamW      = "adamw"             // the portable graph, run by ONNX Runtime
-	adamWFused = "adamw_torch_fused" // the same arithmetic in one pass of our own kernel
+	adamWFused = "adamw_torch_fused" // the same arithmetic in one pass of a kernel in C
 	adamW8bit  = "adamw_bnb_8bit"    // moments in 8 bits
 )
 
 var optimizerNames = []string{adamW, adamWFused, adamW8bit}
 
-func newOptimizer(e *Engine, gradients *ort.Buffer, words *embeddings, spec Training) (optimizer, error) {
-	base := flat{engine: e, gradients: gradients, weightDecay: spec.WeightDecay, decayed: e.layout.decayed, adamW: optim.DefaultAdamW()}
+// Optimizers lists the optimizers by the names that Hugging Face gives them.
+func Optimizers() []string { return slices.Clone(optimizerNames) }
+
+func newOptimizer(c *core, gradients *ort.Buffer, words *embeddings) (optimizer, error) {
+	spec := c.training
+	base := flat{core: c, gradients: gradients, weightDecay: spec.WeightDecay, decayed: c.layout.decayed, adamW: optim.DefaultAdamW()}
 	if spec.DecayAll {
-		base.decayed = e.layout.size
+		base.decayed = c.layout.size
 	}
 	if spec.Optimizer == adamW8bit {
 		return newQuantized(base)
 	}
 	var err error
-	if base.m, err = ort.NewBuffer(4 * e.layout.size); err != nil {
+	if base.m, err = ort.NewBuffer(4 * c.layout.size); err != nil {
 		return nil, err
 	}
-	if base.v, err = ort.NewBuffer(4 * e.layout.size); err != nil {
+	if base.v, err = ort.NewBuffer(4 * c.layout.size); err != nil {
 		return nil, errors.Join(err, base.close())
 	}
 	switch spec.Optimizer {
 	case adamWFused:
-		words.lazy = newLazyRows(words, e.params.Float32(), base.m.Float32(), base.v.Float32(), e.threads)
+		words.lazy = newLazyRows(words, c.params.Float32(), base.m.Float32(), base.v.Float32(), c.threads)
 		return &fused{base, words}, nil
 	case adamW:
 		return newPortable(base)
@@ -61,7 +70,7 @@ func newOptimizer(e *Engine, gradients *ort.Buffer, words *embeddings, spec Trai
 
 // flat is what the optimizers with float32 moments have in common.
 type flat struct {
-	engine      *Engine
+	core        *core
 	gradients   *ort.Buffer
 	m, v        *ort.Buffer // first and second moment, laid out like the parameters
 	weightDecay float64
@@ -70,21 +79,21 @@ type flat struct {
 }
 
 func (o *flat) update(t int, learningRate float64, gradScale float32, weightDecay float64) optim.Update {
-	return optim.Update{Step: t, LR: learningRate, WeightDecay: weightDecay, GradScale: gradScale, Threads: o.engine.threads}
+	return optim.Update{Step: t, LR: learningRate, WeightDecay: weightDecay, GradScale: gradScale, Threads: o.core.threads}
 }
 
 // Names of the moments in a saved state, those of torch.optim.AdamW.
 const moment1, moment2 = "exp_avg.", "exp_avg_sq."
 
 func (o *flat) state() []weights.Source {
-	return append(o.engine.weights(o.m.Float32(), moment1), o.engine.weights(o.v.Float32(), moment2)...)
+	return append(o.core.sources(o.m.Float32(), moment1), o.core.sources(o.v.Float32(), moment2)...)
 }
 
 func (o *flat) restore(file *weights.File) error {
-	for i, p := range o.engine.layout.params {
+	for i, p := range o.core.layout.params {
 		err := errors.Join(
-			file.ReadFloat32(moment1+p.Name, o.engine.layout.slice(o.m.Float32(), i)),
-			file.ReadFloat32(moment2+p.Name, o.engine.layout.slice(o.v.Float32(), i)))
+			file.ReadFloat32(moment1+p.Name, o.core.layout.slice(o.m.Float32(), i)),
+			file.ReadFloat32(moment2+p.Name, o.core.layout.slice(o.v.Float32(), i)))
 		if err != nil {
 			return err
 		}
@@ -110,7 +119,7 @@ type fused struct {
 }
 
 func (o *fused) step(_ context.Context, t int, learningRate float64, gradScale float32) error {
-	p, m, v, g := o.engine.params.Float32(), o.m.Float32(), o.v.Float32(), o.gradients.Float32()
+	p, m, v, g := o.core.params.Float32(), o.m.Float32(), o.v.Float32(), o.gradients.Float32()
 	part := func(from, to int, weightDecay float64) {
 		if from < to {
 			o.adamW.Step(p[from:to], m[from:to], v[from:to], g[from:to], o.update(t, learningRate, gradScale, weightDecay))
@@ -148,7 +157,7 @@ func newPortable(base flat) (_ *portable, err error) {
 	if o.scalars, err = ort.NewBuffer(4 * len(scalarInputs)); err != nil {
 		return nil, err
 	}
-	if o.session, err = base.engine.runtime.NewSession(adamWGraph(chunk).Encode(), ort.SessionOptions{Threads: base.engine.threads}); err != nil {
+	if o.session, err = base.core.runtime.NewSession(adamWGraph(chunk).Encode(), ort.SessionOptions{Threads: base.core.threads}); err != nil {
 		return nil, err
 	}
 	if o.binding, err = o.session.NewBinding(); err != nil {
@@ -175,7 +184,7 @@ func (o *portable) step(ctx context.Context, t int, learningRate float64, gradSc
 	// A step is all or nothing: a cancelled one would leave half the
 	// parameters of the next step behind.
 	ctx = context.WithoutCancel(ctx)
-	for from := 0; from < o.engine.layout.size; from += chunk {
+	for from := 0; from < o.core.layout.size; from += chunk {
 		s[slices.Index(scalarInputs, optKeep)] = 1
 		if from < o.decayed {
 			s[slices.Index(scalarInputs, optKeep)] = float32(1 - learningRate*o.weightDecay)
@@ -197,7 +206,7 @@ func (o *portable) bind(from int) error {
 		in, out string
 		buffer  *ort.Buffer
 	}{
-		{optParam, outParam, o.engine.params},
+		{optParam, outParam, o.core.params},
 		{optGradient, "", o.gradients},
 		{optMoment1, outMoment1, o.m},
 		{optMoment2, outMoment2, o.v},
@@ -241,7 +250,7 @@ type quantized struct {
 }
 
 func newQuantized(base flat) (*quantized, error) {
-	params := base.engine.layout.params
+	params := base.core.layout.params
 	o := &quantized{flat: base, adamW: optim.NewAdamW8bit(base.adamW, optim.RoundByTable),
 		codes: make([]optim.State8bit, len(params)), floats: make([][2][]float32, len(params))}
 	places, size := placeQuantized(params)
@@ -295,13 +304,13 @@ func placeQuantized(params []deberta.Param) (places []quantizedPlace, size int) 
 }
 
 func (o *quantized) step(_ context.Context, t int, learningRate float64, gradScale float32) error {
-	l := o.engine.layout
+	l := o.core.layout
 	for i := range l.params {
 		weightDecay := 0.0
 		if l.offsets[i] < o.decayed {
 			weightDecay = o.weightDecay
 		}
-		p, g := l.slice(o.engine.params.Float32(), i), l.slice(o.gradients.Float32(), i)
+		p, g := l.slice(o.core.params.Float32(), i), l.slice(o.gradients.Float32(), i)
 		u := o.update(t, learningRate, gradScale, weightDecay)
 		if o.codes[i].M == nil {
 			o.flat.adamW.Step(p, o.floats[i][0], o.floats[i][1], g, u)
@@ -317,7 +326,7 @@ const state1, state2, absmax1, absmax2 = "state1.", "state2.", "absmax1.", "absm
 
 func (o *quantized) state() []weights.Source {
 	var sources []weights.Source
-	for i, p := range o.engine.layout.params {
+	for i, p := range o.core.layout.params {
 		shape := int64s(p.Shape)
 		if c := o.codes[i]; c.M == nil {
 			sources = append(sources,
@@ -336,7 +345,7 @@ func (o *quantized) state() []weights.Source {
 }
 
 func (o *quantized) restore(file *weights.File) error {
-	for i, p := range o.engine.layout.params {
+	for i, p := range o.core.layout.params {
 		var err error
 		if c := o.codes[i]; c.M == nil {
 			err = errors.Join(

@@ -18,6 +18,18 @@ const (
 	explanation
 )
 
+// String says what a run of such a graph does with a batch.
+func (k kind) String() string {
+	switch k {
+	case training, accumulating:
+		return "training on"
+	case explanation:
+		return "explaining"
+	default:
+		return "evaluating"
+	}
+}
+
 type programKey struct {
 	kind         kind
 	rows, length int
@@ -55,19 +67,19 @@ const (
 
 // program returns the compiled graph for a batch, which it compiles when the
 // shape is met for the first time, or again after a long time.
-func (e *Engine) program(k kind, b Batch) (*program, error) {
-	if err := e.check(b); err != nil {
+func (h *host) program(k kind, b Batch) (*program, error) {
+	if err := h.check(b); err != nil {
 		return nil, err
 	}
 	key := programKey{k, roundRows(b.Rows), roundUp(b.Length, LengthStep)}
-	if p, ok := e.programs.get(key); ok {
+	if p, ok := h.programs.get(key); ok {
 		return p, nil
 	}
-	p, err := e.compile(key)
+	p, err := h.compile(key)
 	if err != nil {
 		return nil, fmt.Errorf("engine: preparing batches of %d × %d tokens: %w", key.rows, key.length, err)
 	}
-	return p, e.programs.add(key, p)
+	return p, h.programs.add(key, p)
 }
 
 // roundRows fills a short batch up to a number of rows that others share: 1, 2
@@ -80,64 +92,46 @@ func roundRows(rows int) int {
 	return roundUp(rows, 4)
 }
 
-func (e *Engine) check(b Batch) error {
-	n := b.Rows * b.Length
-	switch {
-	case b.Rows < 1 || b.Length < 1:
-		return fmt.Errorf("engine: a batch of %d × %d tokens", b.Rows, b.Length)
-	case len(b.InputIDs) != n || len(b.AttentionMask) != n:
-		return fmt.Errorf("engine: a batch of %d × %d tokens has %d ids and a mask of %d", b.Rows, b.Length, len(b.InputIDs), len(b.AttentionMask))
-	case b.Labels != nil && (len(b.Labels) != b.Rows || len(b.SampleWeights) != b.Rows):
-		return fmt.Errorf("engine: a batch of %d rows has %d labels and %d weights", b.Rows, len(b.Labels), len(b.SampleWeights))
-	}
-	for i, id := range b.InputIDs {
-		if id < 0 || id >= int64(e.model.Config.VocabSize) {
-			return fmt.Errorf("engine: token id %d in row %d, but the model's vocabulary has %d entries: the tokenizer is not the checkpoint's", id, i/b.Length, e.model.Config.VocabSize)
-		}
-	}
-	return nil
-}
-
-func (e *Engine) compile(key programKey) (_ *program, err error) {
+func (h *host) compile(key programKey) (_ *program, err error) {
 	p := &program{}
 	switch key.kind {
 	case training:
-		p.graph = e.model.Training(key.rows, key.length, e.kernels, dropoutScale)
+		p.graph = h.model.Training(key.rows, key.length, h.kernels, dropoutScale)
 	case accumulating:
-		p.graph = e.model.Accumulating(key.rows, key.length, e.kernels, dropoutScale)
+		p.graph = h.model.Accumulating(key.rows, key.length, h.kernels, dropoutScale)
 	case explanation:
-		p.graph = e.model.Explanation(key.rows, key.length, e.kernels)
+		p.graph = h.model.Explanation(key.rows, key.length, h.kernels)
 	default:
-		p.graph = e.model.Evaluation(key.rows, key.length, e.kernels)
+		p.graph = h.model.Evaluation(key.rows, key.length, h.kernels)
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	if p.session, err = e.runtime.NewSession(p.graph.Encode(), ort.SessionOptions{Threads: e.threads}); err != nil {
+	if p.session, err = h.runtime.NewSession(p.graph.Encode(), ort.SessionOptions{Threads: h.threads}); err != nil {
 		return nil, err
 	}
 	if p.binding, err = p.session.NewBinding(); err != nil {
 		return nil, err
 	}
-	if err := e.allocate(p, key); err != nil {
+	if err := h.allocate(p, key); err != nil {
 		return nil, err
 	}
-	if err := e.bindBatch(p, p.binding); err != nil {
+	if err := h.bindBatch(p, p.binding); err != nil {
 		return nil, err
 	}
 	switch key.kind {
 	case training, accumulating:
-		return p, e.trainer.bindGradients(p, key.kind)
+		return p, h.trainer.bindGradients(p, key.kind)
 	case explanation:
-		return p, p.bindScores()
+		return p, p.binding.BindOutput(deberta.TokenScores, p.scores)
 	}
 	return p, nil
 }
 
 // allocate makes the tensors of a program, all in one buffer.
-func (e *Engine) allocate(p *program, key programKey) (err error) {
+func (h *host) allocate(p *program, key programKey) (err error) {
 	rows, length := key.rows, key.length
 	p.rows, p.length = rows, length
 	tokens := rows * length
@@ -177,7 +171,7 @@ func (e *Engine) allocate(p *program, key programKey) (err error) {
 }
 
 // bindBatch binds what both graphs read and write.
-func (e *Engine) bindBatch(p *program, b *ort.Binding) error {
+func (h *host) bindBatch(p *program, b *ort.Binding) error {
 	for name, t := range map[string]ort.Tensor{
 		deberta.InputIDs: p.ids, deberta.AttentionMask: p.mask, deberta.Labels: p.labels, deberta.SampleWeights: p.weights,
 	} {
@@ -186,7 +180,7 @@ func (e *Engine) bindBatch(p *program, b *ort.Binding) error {
 		}
 	}
 	for _, w := range p.graph.Weights {
-		t, err := e.layout.view(e.params, w)
+		t, err := h.layout.view(h.params, w)
 		if err != nil {
 			return err
 		}

@@ -33,11 +33,11 @@ func TestShapesDoNotAddUp(t *testing.T) {
 		}
 		return resident(t) - before
 	}
-	e.programs.limit = 4
+	hostOf(e).programs.limit = 4
 	evaluate(40, 20+32*9) // the largest: the arena has what all others need
 	grow(20)
 	bounded := grow(40)
-	e.programs.limit = 1000
+	hostOf(e).programs.limit = 1000
 	unbounded := grow(40)
 	t.Logf("40 shapes take %d kB, and %d kB if all graphs are kept", bounded>>10, unbounded>>10)
 	if 2*bounded > unbounded {

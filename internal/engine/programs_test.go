@@ -68,7 +68,7 @@ func TestFewPrograms(t *testing.T) {
 	}
 	run := func(limit int) (o outcome) {
 		e := openEngine(t, trainingSpec(t, adamWFused), false)
-		e.programs.limit = limit
+		hostOf(e).programs.limit = limit
 		for step, shapes := range [][2][2]int{{{2, 20}, {4, 70}}, {{4, 40}, {2, 20}}, {{8, 90}, {8, 90}}, {{2, 20}, {1, 100}}} {
 			for micro, shape := range shapes {
 				b := randomBatch(uint64(10*step+micro), shape[0], shape[1])
@@ -86,7 +86,7 @@ func TestFewPrograms(t *testing.T) {
 				t.Fatal(err)
 			}
 			o.Logits = append(o.Logits, slices.Clone(r.Logits))
-			if n := len(e.programs.entries); n > limit {
+			if n := len(hostOf(e).programs.entries); n > limit {
 				t.Errorf("%d graphs, want at most %d", n, limit)
 			}
 		}

@@ -97,25 +97,12 @@ func (e *Engine) load(ctx context.Context, dir string) error {
 	}
 	defer file.Close()
 	file.ModernizeLayerNorm()
-	withHead := e.training == nil || e.hasHead(file)
-	flat := e.params.Float32()
-	for i, p := range e.layout.params {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("engine: loading %s: %w", file.Path(), context.Cause(ctx))
-		}
-		if p.IsHead() && !withHead {
-			continue
-		}
-		name, err := findParam(file, p)
-		if err != nil {
-			return err
-		}
-		if err := file.ReadFloat32(name, e.layout.slice(flat, i)); err != nil {
-			return fmt.Errorf("engine: %w", err)
-		}
+	withHead := !e.trains() || e.hasHead(file)
+	if err := e.read(ctx, file, func(p deberta.Param) bool { return withHead || !p.IsHead() }); err != nil {
+		return err
 	}
 	if !withHead {
-		e.initHead(flat)
+		e.initHead(e.params.Float32())
 	}
 	return nil
 }
@@ -142,7 +129,7 @@ func findParam(file *weights.File, p deberta.Param) (string, error) {
 	return "", fmt.Errorf("engine: %w", missing)
 }
 
-// hasHead tells whether the file holds a head of the shape to be trained.
+// hasHead reports whether the file holds a head of the shape to be trained.
 func (e *Engine) hasHead(file *weights.File) bool {
 	trained, err := readHead(e.config)
 	if err != nil || trained.Pooling != e.model.Head.Pooling || trained.Activation != e.model.Head.Activation {
@@ -172,15 +159,6 @@ func (e *Engine) initHead(flat []float32) {
 	}
 }
 
-// weights lists the parameters for writing, head included.
-func (e *Engine) weights(flat []float32, prefix string) []weights.Source {
-	sources := make([]weights.Source, len(e.layout.params))
-	for i, p := range e.layout.params {
-		sources[i] = weights.Float32s(prefix+p.Name, int64s(p.Shape), e.layout.slice(flat, i))
-	}
-	return sources
-}
-
 func int64s(shape []int) []int64 {
 	out := make([]int64, len(shape))
 	for i, d := range shape {
@@ -191,7 +169,7 @@ func int64s(shape []int) []int64 {
 
 // SaveModel writes config.json, model.safetensors and the ONNX artifacts into
 // dir, and for an engine that trains also checkpoint/ with the optimizer's
-// state, from which training can go on.
+// state, from which training can continue.
 func (e *Engine) SaveModel(ctx context.Context, dir string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -201,11 +179,6 @@ func (e *Engine) SaveModel(ctx context.Context, dir string) error {
 	config, err := e.configJSON()
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
-	}
-	if e.accelerator != nil {
-		if err := e.accelerator.fetch(); err != nil {
-			return err
-		}
 	}
 	files := map[string][]byte{configFile: config}
 	maps.Copy(files, e.artifacts())
@@ -224,16 +197,18 @@ func (e *Engine) SaveModel(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(state, 0o755); err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	return e.saveOptimizer(state)
+	return e.backend.save(filepath.Join(state, optimizerFile))
 }
 
 func (e *Engine) writeWeights(ctx context.Context, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("engine: saving to %s: %w", dir, context.Cause(ctx))
 	}
-	e.settleAll()
-	err := weights.WriteSafetensors(filepath.Join(dir, weightsFile), map[string]string{"format": "pt"}, e.weights(e.params.Float32(), ""))
-	if err != nil {
+	if err := e.backend.fetch(); err != nil {
+		return err
+	}
+	sources := e.sources(e.params.Float32(), "")
+	if err := weights.WriteSafetensors(filepath.Join(dir, weightsFile), map[string]string{"format": "pt"}, sources); err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
 	return nil
@@ -250,22 +225,10 @@ func (e *Engine) SaveState(ctx context.Context, dir string) error {
 	case !e.trains():
 		return errNotTraining
 	}
-	if e.accelerator != nil {
-		if err := e.accelerator.fetch(); err != nil {
-			return err
-		}
-	}
 	if err := e.writeWeights(ctx, dir); err != nil {
 		return err
 	}
-	return e.saveOptimizer(dir)
-}
-
-func (e *Engine) saveOptimizer(dir string) error {
-	if e.accelerator != nil {
-		return e.accelerator.save(dir)
-	}
-	return e.trainer.save(filepath.Join(dir, optimizerFile))
+	return e.backend.save(filepath.Join(dir, optimizerFile))
 }
 
 // LoadState takes back what SaveState wrote, bit by bit.
@@ -283,20 +246,12 @@ func (e *Engine) LoadState(ctx context.Context, dir string) error {
 		return fmt.Errorf("engine: %w", err)
 	}
 	defer file.Close()
-	for i, p := range e.layout.params {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("engine: loading %s: %w", dir, context.Cause(ctx))
-		}
-		name, err := findParam(file, p)
-		if err != nil {
-			return err
-		}
-		if err := file.ReadFloat32(name, e.layout.slice(e.params.Float32(), i)); err != nil {
-			return fmt.Errorf("engine: %w", err)
-		}
+	if err := e.read(ctx, file, func(deberta.Param) bool { return true }); err != nil {
+		return err
 	}
-	if e.accelerator != nil {
-		return e.accelerator.restore(dir)
+	if err := e.backend.restore(filepath.Join(dir, optimizerFile)); err != nil {
+		return err
 	}
-	return e.trainer.restore(filepath.Join(dir, optimizerFile))
+	e.accumulated = 0
+	return nil
 }
