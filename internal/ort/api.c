@@ -120,31 +120,30 @@ int ortx_find_loaded(const char *version, char *path, size_t size) {
 #endif
 
 void ortx_error(OrtStatus *status, int *code, const char **message) {
-  *code = ORTX_CALL(GetErrorCode, int, (OrtStatus *), (status));
-  *message = ORTX_CALL(GetErrorMessage, const char *, (OrtStatus *), (status));
+  *code = ORT(GetErrorCode)(status);
+  *message = ORT(GetErrorMessage)(status);
 }
 
-void ortx_release_status(OrtStatus *status) { ORTX_CALL(ReleaseStatus, void, (OrtStatus *), (status)); }
+void ortx_release_status(OrtStatus *status) { ORT(ReleaseStatus)(status); }
 
 // The environment is a process-wide singleton inside ONNX Runtime: whoever
 // creates it first decides on its thread pools, and a second creation (the one
 // of onnxruntime_go) only counts a reference.
-OrtStatus *ortx_create_env(int threads, int spin, void **env) {
-  void *options = NULL;
-  OrtStatus *s = ORTX_CALL(CreateThreadingOptions, OrtStatus *, (void **), (&options));
+OrtStatus *ortx_create_env(int threads, int spin, OrtEnv **env) {
+  OrtThreadingOptions *options = NULL;
+  OrtStatus *s = ORT(CreateThreadingOptions)(&options);
   if (s) return s;
-  if (!s) s = ORTX_CALL(SetGlobalIntraOpNumThreads, OrtStatus *, (void *, int), (options, threads));
-  if (!s) s = ORTX_CALL(SetGlobalInterOpNumThreads, OrtStatus *, (void *, int), (options, 1));
-  if (!s) s = ORTX_CALL(SetGlobalSpinControl, OrtStatus *, (void *, int), (options, spin));
+  if (!s) s = ORT(SetGlobalIntraOpNumThreads)(options, threads);
+  if (!s) s = ORT(SetGlobalInterOpNumThreads)(options, 1);
+  if (!s) s = ORT(SetGlobalSpinControl)(options, spin);
   enum { log_fatal_errors = 4 };
   if (!s)
-    s = ORTX_CALL(CreateEnvWithGlobalThreadPools, OrtStatus *, (int, const char *, void *, void **),
-                  (log_fatal_errors, "criteria", options, env));
-  ORTX_CALL(ReleaseThreadingOptions, void, (void *), (options));
+    s = ORT(CreateEnvWithGlobalThreadPools)(log_fatal_errors, "criteria", options, env);
+  ORT(ReleaseThreadingOptions)(options);
   return s;
 }
 
-void ortx_release_env(void *env) { ORTX_CALL(ReleaseEnv, void, (void *), (env)); }
+void ortx_release_env(void *env) { ORT(ReleaseEnv)(env); }
 
 int ortx_trim(void) {
 #ifdef __GLIBC__
@@ -155,92 +154,84 @@ int ortx_trim(void) {
 }
 
 OrtStatus *ortx_providers(char ***names, int *count) {
-  return ORTX_CALL(GetAvailableProviders, OrtStatus *, (char ***, int *), (names, count));
+  return ORT(GetAvailableProviders)(names, count);
 }
 
 void ortx_release_providers(char **names, int count) {
-  OrtStatus *s = ORTX_CALL(ReleaseAvailableProviders, OrtStatus *, (char **, int), (names, count));
+  OrtStatus *s = ORT(ReleaseAvailableProviders)(names, count);
   if (s) ortx_release_status(s);
 }
 
 OrtStatus *ortx_share_threads(void *session_options) {
-  return ORTX_CALL(DisablePerSessionThreads, OrtStatus *, (void *), (session_options));
+  return ORT(DisablePerSessionThreads)(session_options);
 }
 
 OrtStatus *ortx_deterministic(void *session_options, int on) {
-  return ORTX_CALL(SetDeterministicCompute, OrtStatus *, (void *, _Bool), (session_options, on != 0));
+  return ORT(SetDeterministicCompute)(session_options, on != 0);
 }
 
 OrtStatus *ortx_count(void *session, int output, size_t *count) {
-  return output ? ORTX_CALL(SessionGetOutputCount, OrtStatus *, (void *, size_t *), (session, count))
-                : ORTX_CALL(SessionGetInputCount, OrtStatus *, (void *, size_t *), (session, count));
+  return output ? ORT(SessionGetOutputCount)(session, count) : ORT(SessionGetInputCount)(session, count);
 }
 
-static OrtStatus *default_allocator(void **allocator) {
-  return ORTX_CALL(GetAllocatorWithDefaultOptions, OrtStatus *, (void **), (allocator));
+static OrtStatus *default_allocator(OrtAllocator **allocator) {
+  return ORT(GetAllocatorWithDefaultOptions)(allocator);
 }
 
 OrtStatus *ortx_name(void *session, int output, size_t i, char **name) {
-  void *allocator;
+  OrtAllocator *allocator;
   OrtStatus *s = default_allocator(&allocator);
   if (s) return s;
-  return output ? ORTX_CALL(SessionGetOutputName, OrtStatus *, (void *, size_t, void *, char **),
-                            (session, i, allocator, name))
-                : ORTX_CALL(SessionGetInputName, OrtStatus *, (void *, size_t, void *, char **),
-                            (session, i, allocator, name));
+  return output ? ORT(SessionGetOutputName)(session, i, allocator, name)
+                : ORT(SessionGetInputName)(session, i, allocator, name);
 }
 
 void ortx_free_name(char *name) {
-  void *allocator;
+  OrtAllocator *allocator;
   OrtStatus *s = default_allocator(&allocator);
-  if (!s) s = ORTX_CALL(AllocatorFree, OrtStatus *, (void *, void *), (allocator, name));
+  if (!s) s = ORT(AllocatorFree)(allocator, name);
   if (s) ortx_release_status(s);
 }
 
 OrtStatus *ortx_type(void *session, int output, size_t i, int *type, int64_t *dims, size_t *rank) {
   size_t capacity = *rank;
-  void *info = NULL;
-  OrtStatus *s = output ? ORTX_CALL(SessionGetOutputTypeInfo, OrtStatus *, (void *, size_t, void **), (session, i, &info))
-                        : ORTX_CALL(SessionGetInputTypeInfo, OrtStatus *, (void *, size_t, void **), (session, i, &info));
+  OrtTypeInfo *info = NULL;
+  OrtStatus *s = output ? ORT(SessionGetOutputTypeInfo)(session, i, &info)
+                        : ORT(SessionGetInputTypeInfo)(session, i, &info);
   if (s) return s;
-  const void *tensor = NULL; // belongs to info
-  s = ORTX_CALL(CastTypeInfoToTensorInfo, OrtStatus *, (void *, const void **), (info, &tensor));
+  const OrtTensorTypeAndShapeInfo *tensor = NULL; // belongs to info
+  s = ORT(CastTypeInfoToTensorInfo)(info, &tensor);
   *type = 0;
   *rank = 0;
   if (!s && tensor) {
-    s = ORTX_CALL(GetTensorElementType, OrtStatus *, (const void *, int *), (tensor, type));
-    if (!s) s = ORTX_CALL(GetDimensionsCount, OrtStatus *, (const void *, size_t *), (tensor, rank));
+    s = ORT(GetTensorElementType)(tensor, type);
+    if (!s) s = ORT(GetDimensionsCount)(tensor, rank);
     if (!s && *rank <= capacity)
-      s = ORTX_CALL(GetDimensions, OrtStatus *, (const void *, int64_t *, size_t), (tensor, dims, *rank));
+      s = ORT(GetDimensions)(tensor, dims, *rank);
   }
-  ORTX_CALL(ReleaseTypeInfo, void, (void *), (info));
+  ORT(ReleaseTypeInfo)(info);
   return s;
 }
 
-OrtStatus *ortx_tensor(void *data, size_t bytes, const int64_t *dims, size_t rank, int type, int device, void **value) {
+OrtStatus *ortx_tensor(void *data, size_t bytes, const int64_t *dims, size_t rank, int type, int device,
+                       OrtValue **value) {
   enum { device_allocator = 0, default_memory = 0 };
-  void *memory = NULL;
+  OrtMemoryInfo *memory = NULL;
   OrtStatus *s = device < 0
-                     ? ORTX_CALL(CreateCpuMemoryInfo, OrtStatus *, (int, int, void **),
-                                 (device_allocator, default_memory, &memory))
-                     : ORTX_CALL(CreateMemoryInfo, OrtStatus *, (const char *, int, int, int, void **),
-                                 ("Cuda", device_allocator, device, default_memory, &memory));
+                     ? ORT(CreateCpuMemoryInfo)(device_allocator, default_memory, &memory)
+                     : ORT(CreateMemoryInfo)("Cuda", device_allocator, device, default_memory, &memory);
   if (s) return s;
-  s = ORTX_CALL(CreateTensorWithDataAsOrtValue, OrtStatus *,
-                (const void *, void *, size_t, const int64_t *, size_t, int, void **),
-                (memory, data, bytes, dims, rank, type, value));
-  ORTX_CALL(ReleaseMemoryInfo, void, (void *), (memory));
+  s = ORT(CreateTensorWithDataAsOrtValue)(memory, data, bytes, dims, rank, type, value);
+  ORT(ReleaseMemoryInfo)(memory);
   return s;
 }
 
-void ortx_release_value(void *value) { ORTX_CALL(ReleaseValue, void, (void *), (value)); }
+void ortx_release_value(void *value) { ORT(ReleaseValue)(value); }
 
 OrtStatus *ortx_bind(void *binding, int output, const char *name, void *value) {
-  return output ? ORTX_CALL(BindOutput, OrtStatus *, (void *, const char *, void *), (binding, name, value))
-                : ORTX_CALL(BindInput, OrtStatus *, (void *, const char *, void *), (binding, name, value));
+  return output ? ORT(BindOutput)(binding, name, value) : ORT(BindInput)(binding, name, value);
 }
 
 OrtStatus *ortx_run(void *session, void *run_options, void *binding) {
-  return ORTX_CALL(RunWithBinding, OrtStatus *, (void *, const void *, const void *),
-                   (session, run_options, binding));
+  return ORT(RunWithBinding)(session, run_options, binding);
 }

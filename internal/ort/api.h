@@ -2,8 +2,7 @@
 //
 // ONNX Runtime exports one function, OrtGetApiBase, which yields a table of
 // function pointers (struct OrtApi). The table only ever grows at its end, so a
-// function is named by its place for ever. slots_test.go compares the places
-// below with the header that onnxruntime_go carries.
+// function is named by its place for ever: api.def.h lists those that are called.
 
 #ifndef CRITERIA_ORT_API_H
 #define CRITERIA_ORT_API_H
@@ -14,90 +13,45 @@
 // The version of the table that is asked for: that of ONNX Runtime 1.24.
 #define ORTX_API_VERSION 24
 
-enum {
-  ORTX_CreateStatus = 0,
-  ORTX_GetErrorCode = 1,
-  ORTX_GetErrorMessage = 2,
-  ORTX_SetOptimizedModelFilePath = 11,
-  ORTX_CreateCustomOpDomain = 26,
-  ORTX_CustomOpDomain_Add = 27,
-  ORTX_AddCustomOpDomain = 28,
-  ORTX_SessionGetInputCount = 30,
-  ORTX_SessionGetOutputCount = 31,
-  ORTX_SessionGetInputTypeInfo = 33,
-  ORTX_SessionGetOutputTypeInfo = 34,
-  ORTX_SessionGetInputName = 36,
-  ORTX_SessionGetOutputName = 37,
-  ORTX_CreateTensorWithDataAsOrtValue = 49,
-  ORTX_GetTensorMutableData = 51,
-  ORTX_CastTypeInfoToTensorInfo = 55,
-  ORTX_CreateTensorTypeAndShapeInfo = 57,
-  ORTX_SetTensorElementType = 58,
-  ORTX_SetDimensions = 59,
-  ORTX_GetTensorElementType = 60,
-  ORTX_GetDimensionsCount = 61,
-  ORTX_GetDimensions = 62,
-  ORTX_GetTensorTypeAndShape = 65,
-  ORTX_CreateMemoryInfo = 68,
-  ORTX_CreateCpuMemoryInfo = 69,
-  ORTX_AllocatorFree = 76,
-  ORTX_GetAllocatorWithDefaultOptions = 78,
-  ORTX_KernelInfoGetAttribute_float = 85,
-  ORTX_KernelInfoGetAttribute_int64 = 86,
-  ORTX_KernelContext_GetInputCount = 88,
-  ORTX_KernelContext_GetInput = 90,
-  ORTX_KernelContext_GetOutput = 91,
-  ORTX_ReleaseEnv = 92,
-  ORTX_ReleaseStatus = 93,
-  ORTX_ReleaseMemoryInfo = 94,
-  ORTX_ReleaseValue = 96,
-  ORTX_ReleaseTypeInfo = 98,
-  ORTX_ReleaseTensorTypeAndShapeInfo = 99,
-  ORTX_CreateEnvWithGlobalThreadPools = 119,
-  ORTX_DisablePerSessionThreads = 120,
-  ORTX_CreateThreadingOptions = 121,
-  ORTX_ReleaseThreadingOptions = 122,
-  ORTX_GetAvailableProviders = 125,
-  ORTX_ReleaseAvailableProviders = 126,
-  ORTX_RunWithBinding = 133,
-  ORTX_BindInput = 136,
-  ORTX_BindOutput = 137,
-  ORTX_ReleaseCustomOpDomain = 101,
-  ORTX_SetGlobalIntraOpNumThreads = 147,
-  ORTX_SetGlobalInterOpNumThreads = 148,
-  ORTX_SetGlobalSpinControl = 149,
-  ORTX_AddRunConfigEntry = 165,
-  ORTX_ReleaseArenaCfg = 157,
-  ORTX_KernelContext_GetGPUComputeStream = 193,
-  ORTX_SessionOptionsAppendExecutionProvider_CUDA_V2 = 204,
-  ORTX_CreateCUDAProviderOptions = 205,
-  ORTX_UpdateCUDAProviderOptions = 206,
-  ORTX_ReleaseCUDAProviderOptions = 208,
-  ORTX_CreateArenaCfgV2 = 164,
-  ORTX_CreateAndRegisterAllocatorV2 = 259,
-  ORTX_UpdateCUDAProviderOptionsWithValue = 263,
-  ORTX_ShapeInferContext_GetInputCount = 267,
-  ORTX_ShapeInferContext_GetInputTypeShape = 268,
-  ORTX_ShapeInferContext_GetAttribute = 269,
-  ORTX_ShapeInferContext_SetOutputTypeShape = 270,
-  ORTX_ReadOpAttr = 272,
-  ORTX_SetDeterministicCompute = 273,
-  ORTX_KernelContext_ParallelFor = 274,
-  ORTX_Session_GetEpGraphAssignmentInfo = 407,
-  ORTX_EpAssignedSubgraph_GetEpName = 408,
-  ORTX_EpAssignedSubgraph_GetNodes = 409,
-  ORTX_EpAssignedNode_GetOperatorType = 412,
-};
-
 // A null status means success. Everyone who gets another one releases it.
 typedef struct OrtStatus OrtStatus;
 
-// The table, once ortx_load has succeeded.
+// ONNX Runtime's handles and enumerations.
+typedef struct OrtAllocator OrtAllocator;
+typedef struct OrtArenaCfg OrtArenaCfg;
+typedef struct OrtCUDAProviderOptionsV2 OrtCUDAProviderOptionsV2;
+typedef struct OrtCustomOp OrtCustomOp; // see ops.h
+typedef struct OrtCustomOpDomain OrtCustomOpDomain;
+typedef struct OrtEnv OrtEnv;
+typedef struct OrtEpAssignedNode OrtEpAssignedNode;
+typedef struct OrtEpAssignedSubgraph OrtEpAssignedSubgraph;
+typedef struct OrtIoBinding OrtIoBinding;
+typedef struct OrtKernelContext OrtKernelContext;
+typedef struct OrtKernelInfo OrtKernelInfo;
+typedef struct OrtMemoryInfo OrtMemoryInfo;
+typedef struct OrtOpAttr OrtOpAttr;
+typedef struct OrtRunOptions OrtRunOptions;
+typedef struct OrtSession OrtSession;
+typedef struct OrtSessionOptions OrtSessionOptions;
+typedef struct OrtShapeInferContext OrtShapeInferContext;
+typedef struct OrtTensorTypeAndShapeInfo OrtTensorTypeAndShapeInfo;
+typedef struct OrtThreadingOptions OrtThreadingOptions;
+typedef struct OrtTypeInfo OrtTypeInfo;
+typedef struct OrtValue OrtValue;
+typedef int ONNXTensorElementDataType, OrtAllocatorType, OrtErrorCode, OrtLoggingLevel, OrtMemType, OrtOpAttrType;
+
+// The table, once ortx_use has succeeded.
 extern void **ortx_table;
 
-// ORTX_CALL calls a function of the table: its name, its return type, the types
-// of its parameters in parentheses, then its arguments in parentheses.
-#define ORTX_CALL(name, ret, params, args) (((ret(*) params)ortx_table[ORTX_##name]) args)
+// The place and the type of every function that is called.
+#define ORT_FUNCTION(slot, returns, name, ...) \
+  enum { ORT_SLOT_##name = slot };             \
+  typedef returns ort_type_##name(__VA_ARGS__);
+#include "api.def.h"
+
+// ORT(name) is a function of the table, to be called. A call that does not fit its
+// row in api.def.h does not compile (see CFLAGS in native.go).
+#define ORT(name) ((ort_type_##name *)ortx_table[ORT_SLOT_##name])
 
 // --- library -----------------------------------------------------------------
 
@@ -120,7 +74,7 @@ int ortx_find_loaded(const char *version, char *path, size_t size);
 void ortx_error(OrtStatus *status, int *code, const char **message);
 void ortx_release_status(OrtStatus *status);
 
-OrtStatus *ortx_create_env(int threads, int spin, void **env);
+OrtStatus *ortx_create_env(int threads, int spin, OrtEnv **env);
 void ortx_release_env(void *env);
 int ortx_trim(void); // whether there was something to give back
 OrtStatus *ortx_providers(char ***names, int *count);
@@ -137,7 +91,8 @@ void ortx_free_name(char *name);
 OrtStatus *ortx_type(void *session, int output, size_t i, int *type, int64_t *dims, size_t *rank);
 
 // device is the number of the CUDA device that data lies on, or -1 for the host.
-OrtStatus *ortx_tensor(void *data, size_t bytes, const int64_t *dims, size_t rank, int type, int device, void **value);
+OrtStatus *ortx_tensor(void *data, size_t bytes, const int64_t *dims, size_t rank, int type, int device,
+                       OrtValue **value);
 void ortx_release_value(void *value);
 OrtStatus *ortx_bind(void *binding, int output, const char *name, void *value);
 OrtStatus *ortx_run(void *session, void *run_options, void *binding);

@@ -119,18 +119,15 @@ int cudax_clear(void *to, size_t size, void *stream) { return said(rt.cudaMemset
 
 OrtStatus *cudax_append(void *session_options, const char *const *keys, const char *const *values, size_t count,
                         void *stream) {
-  void *options = NULL;
-  OrtStatus *s = ORTX_CALL(CreateCUDAProviderOptions, OrtStatus *, (void **), (&options));
+  OrtCUDAProviderOptionsV2 *options = NULL;
+  OrtStatus *s = ORT(CreateCUDAProviderOptions)(&options);
   if (s) return s;
-  s = ORTX_CALL(UpdateCUDAProviderOptions, OrtStatus *, (void *, const char *const *, const char *const *, size_t),
-                (options, keys, values, count));
+  s = ORT(UpdateCUDAProviderOptions)(options, keys, values, count);
   if (!s)
-    s = ORTX_CALL(UpdateCUDAProviderOptionsWithValue, OrtStatus *, (void *, const char *, void *),
-                  (options, "user_compute_stream", stream));
+    s = ORT(UpdateCUDAProviderOptionsWithValue)(options, "user_compute_stream", stream);
   if (!s)
-    s = ORTX_CALL(SessionOptionsAppendExecutionProvider_CUDA_V2, OrtStatus *, (void *, const void *),
-                  (session_options, options));
-  ORTX_CALL(ReleaseCUDAProviderOptions, void, (void *), (options));
+    s = ORT(SessionOptionsAppendExecutionProvider_CUDA_V2)(session_options, options);
+  ORT(ReleaseCUDAProviderOptions)(options);
   return s;
 }
 
@@ -140,47 +137,42 @@ OrtStatus *cudax_share_arena(void *env, int device, const char *const *keys, con
   // Fixed shapes never need more than what they ask for; the other strategy
   // doubles the arena each time.
   static const size_t arena_values[] = {as_requested};
-  void *memory = NULL, *arena = NULL;
-  OrtStatus *s = ORTX_CALL(CreateMemoryInfo, OrtStatus *, (const char *, int, int, int, void **),
-                           ("Cuda", arena_allocator, device, default_memory, &memory));
+  OrtMemoryInfo *memory = NULL;
+  OrtArenaCfg *arena = NULL;
+  OrtStatus *s = ORT(CreateMemoryInfo)("Cuda", arena_allocator, device, default_memory, &memory);
   if (s) return s;
-  s = ORTX_CALL(CreateArenaCfgV2, OrtStatus *, (const char *const *, const size_t *, size_t, void **),
-                (arena_keys, arena_values, 1, &arena));
+  s = ORT(CreateArenaCfgV2)(arena_keys, arena_values, 1, &arena);
   if (!s)
-    s = ORTX_CALL(CreateAndRegisterAllocatorV2, OrtStatus *,
-                  (void *, const char *, const void *, const void *, const char *const *, const char *const *, size_t),
-                  (env, "CUDAExecutionProvider", memory, arena, keys, values, count));
-  if (arena) ORTX_CALL(ReleaseArenaCfg, void, (void *), (arena));
-  ORTX_CALL(ReleaseMemoryInfo, void, (void *), (memory));
+    s = ORT(CreateAndRegisterAllocatorV2)(env, "CUDAExecutionProvider", memory, arena, keys, values, count);
+  if (arena) ORT(ReleaseArenaCfg)(arena);
+  ORT(ReleaseMemoryInfo)(memory);
   return s;
 }
 
 OrtStatus *cudax_run_option(void *run_options, const char *key, const char *value) {
-  return ORTX_CALL(AddRunConfigEntry, OrtStatus *, (void *, const char *, const char *), (run_options, key, value));
+  return ORT(AddRunConfigEntry)(run_options, key, value);
 }
 
 OrtStatus *cudax_keep_optimized(void *session_options, const char *path) {
-  return ORTX_CALL(SetOptimizedModelFilePath, OrtStatus *, (void *, const char *), (session_options, path));
+  return ORT(SetOptimizedModelFilePath)(session_options, path);
 }
 
 extern void cudaxPlaced(uintptr_t user, char *provider, char *op); // in cuda.go
 
 OrtStatus *cudax_placement(void *session, uintptr_t user) {
-  const void *const *graphs;
+  const OrtEpAssignedSubgraph *const *graphs;
   size_t count;
-  OrtStatus *s = ORTX_CALL(Session_GetEpGraphAssignmentInfo, OrtStatus *, (void *, const void *const **, size_t *),
-                           (session, &graphs, &count));
+  OrtStatus *s = ORT(Session_GetEpGraphAssignmentInfo)(session, &graphs, &count);
   for (size_t i = 0; !s && i < count; i++) {
     const char *provider;
-    const void *const *nodes;
+    const OrtEpAssignedNode *const *nodes;
     size_t n = 0;
-    s = ORTX_CALL(EpAssignedSubgraph_GetEpName, OrtStatus *, (const void *, const char **), (graphs[i], &provider));
+    s = ORT(EpAssignedSubgraph_GetEpName)(graphs[i], &provider);
     if (!s)
-      s = ORTX_CALL(EpAssignedSubgraph_GetNodes, OrtStatus *, (const void *, const void *const **, size_t *),
-                    (graphs[i], &nodes, &n));
+      s = ORT(EpAssignedSubgraph_GetNodes)(graphs[i], &nodes, &n);
     for (size_t j = 0; !s && j < n; j++) {
       const char *op;
-      s = ORTX_CALL(EpAssignedNode_GetOperatorType, OrtStatus *, (const void *, const char **), (nodes[j], &op));
+      s = ORT(EpAssignedNode_GetOperatorType)(nodes[j], &op);
       if (!s) cudaxPlaced(user, (char *)provider, (char *)op);
     }
   }

@@ -50,7 +50,7 @@ static OrtStatus *launch(const gpu_kernel *k, void *context, size_t n, size_t co
   if (n == 0) return NULL;
   if (n > INT_MAX - k->block) return ops_fail("criteria: more elements than a kernel can count");
   void *stream;
-  TRY(ORTX_CALL(KernelContext_GetGPUComputeStream, OrtStatus *, (const void *, void **), (context, &stream)));
+  TRY(ORT(KernelContext_GetGPUComputeStream)(context, &stream));
   unsigned programs = (unsigned)((n + k->block - 1) / k->block);
   int status =
       driver.cuLaunchKernel(k->function, programs, 1, 1, k->threads, 1, 1, k->shared, stream, arguments, NULL);
@@ -167,7 +167,8 @@ static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
     return launch(kernels, context, blocks,
                   ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &n));
   return launch(of_type(kernels, copy.type), context, blocks,
-                ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &copy.data, &first, &n));
+                ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &copy.data, &first,
+                          &n));
 }
 
 // What all kernels of attention take after their tensors.
@@ -268,7 +269,7 @@ enum { OPERATORS = sizeof operators / sizeof *operators };
 struct gpu_module {
   gpu_kernel kernels[GPU_KERNELS];
   ops_operator operators[OPERATORS];
-  void *domain;
+  OrtCustomOpDomain *domain;
 };
 
 gpu_module *gpu_new(void) { return calloc(1, sizeof(gpu_module)); }
@@ -293,12 +294,12 @@ OrtStatus *gpu_register(gpu_module *m, void *session_options) {
     }
     TRY(ops_domain(all, OPERATORS, &m->domain));
   }
-  return ORTX_CALL(AddCustomOpDomain, OrtStatus *, (void *, void *), (session_options, m->domain));
+  return ORT(AddCustomOpDomain)(session_options, m->domain);
 }
 
 int gpu_free(gpu_module *m) {
   int status = 0;
-  if (m->domain) ORTX_CALL(ReleaseCustomOpDomain, void, (void *), (m->domain));
+  if (m->domain) ORT(ReleaseCustomOpDomain)(m->domain);
   for (size_t i = 0; i < GPU_KERNELS; i++) {
     if (!m->kernels[i].module) continue;
     int s = driver.cuModuleUnload(m->kernels[i].module);

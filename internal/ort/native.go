@@ -1,7 +1,7 @@
 package ort
 
 /*
-#cgo CFLAGS: -O3 -std=c11 -Wall -Wextra
+#cgo CFLAGS: -O3 -std=c11 -Wall -Wextra -Werror=incompatible-pointer-types -Werror=int-conversion
 #cgo linux LDFLAGS: -ldl
 #include <stdlib.h>
 #include "api.h"
@@ -99,9 +99,9 @@ func (l *library) close() { C.ortx_dlclose(l.handle) }
 // createEnvironment creates the process-wide environment with one pool of
 // threads for all sessions.
 func createEnvironment(threads int) (unsafe.Pointer, error) {
-	var env unsafe.Pointer
+	var env *C.OrtEnv
 	err := check(C.ortx_create_env(C.int(threads), 1, &env), "creating the environment with %d threads", threads)
-	return env, err
+	return unsafe.Pointer(env), err
 }
 
 func releaseEnvironment(env unsafe.Pointer) { C.ortx_release_env(env) }
@@ -218,11 +218,13 @@ func bindValue(binding unsafe.Pointer, output bool, name string, t Tensor) (unsa
 		}
 		dims = &all[0]
 	}
-	var value unsafe.Pointer
-	if err := check(C.ortx_tensor(t.pointer(), C.size_t(t.Len()*t.dtype.Size()), dims, C.size_t(len(t.shape)), C.int(t.dtype), C.int(t.buffer.device.number()), &value),
+	bytes, device := t.Len()*t.dtype.Size(), t.buffer.device.number()
+	var made *C.OrtValue
+	if err := check(C.ortx_tensor(t.pointer(), C.size_t(bytes), dims, C.size_t(len(t.shape)), C.int(t.dtype), C.int(device), &made),
 		"creating a tensor for %q", name); err != nil {
 		return nil, err
 	}
+	value := unsafe.Pointer(made)
 	cname := C.CString(name)
 	defer C.free(unsafe.Pointer(cname))
 	var flag C.int

@@ -103,7 +103,8 @@ OrtStatus *ops_open_copy(void *context, size_t input, size_t output, size_t elem
   TRY(ops_input(context, input, &c->old, &shape));
   if (!c->old) return NULL;
   TRY(ops_type(context, input, &c->type));
-  if (c->type != OPS_FLOAT16 && c->type != OPS_BFLOAT16) return ops_fail("criteria: a copy must be float16 or bfloat16");
+  if (c->type != OPS_FLOAT16 && c->type != OPS_BFLOAT16)
+    return ops_fail("criteria: a copy must be float16 or bfloat16");
   if (ops_elements(&shape) > elements) return ops_fail("criteria: a copy is larger than what it is of");
   TRY(ops_output(context, output, &shape, &data));
   c->data = (uint16_t *)data;

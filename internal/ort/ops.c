@@ -29,7 +29,7 @@ int ops_list(size_t i, ops_row *row) {
 
 OrtStatus *ops_fail(const char *message) {
   enum { invalid_argument = 2 };
-  return ORTX_CALL(CreateStatus, OrtStatus *, (int, const char *), (invalid_argument, message));
+  return ORT(CreateStatus)(invalid_argument, message);
 }
 
 size_t ops_elements(const ops_shape *s) {
@@ -42,43 +42,48 @@ int ops_same_shape(const ops_shape *a, const ops_shape *b) {
   return a->rank == b->rank && memcmp(a->dims, b->dims, a->rank * sizeof *a->dims) == 0;
 }
 
-static OrtStatus *read_shape(const void *info, ops_shape *shape) {
-  TRY(ORTX_CALL(GetDimensionsCount, OrtStatus *, (const void *, size_t *), (info, &shape->rank)));
+static OrtStatus *read_shape(const OrtTensorTypeAndShapeInfo *info, ops_shape *shape) {
+  TRY(ORT(GetDimensionsCount)(info, &shape->rank));
   if (shape->rank > OPS_MAX_RANK) return ops_fail("criteria: more than 8 dimensions");
-  return ORTX_CALL(GetDimensions, OrtStatus *, (const void *, int64_t *, size_t), (info, shape->dims, shape->rank));
+  return ORT(GetDimensions)(info, shape->dims, shape->rank);
+}
+
+// An input's value; NULL for one that is missing.
+static OrtStatus *input_value(void *context, size_t i, const OrtValue **value) {
+  *value = NULL;
+  size_t count;
+  TRY(ORT(KernelContext_GetInputCount)(context, &count));
+  return i < count ? ORT(KernelContext_GetInput)(context, i, value) : NULL;
 }
 
 OrtStatus *ops_input(void *context, size_t i, const void **data, ops_shape *shape) {
-  const void *value = NULL;
+  const OrtValue *value;
   *data = NULL;
   shape->rank = 0;
-  size_t count;
-  TRY(ORTX_CALL(KernelContext_GetInputCount, OrtStatus *, (void *, size_t *), (context, &count)));
-  if (i >= count) return NULL;
-  TRY(ORTX_CALL(KernelContext_GetInput, OrtStatus *, (void *, size_t, const void **), (context, i, &value)));
+  TRY(input_value(context, i, &value));
   if (!value) return NULL;
-  TRY(ORTX_CALL(GetTensorMutableData, OrtStatus *, (const void *, const void **), (value, data)));
-  void *info;
-  TRY(ORTX_CALL(GetTensorTypeAndShape, OrtStatus *, (const void *, void **), (value, &info)));
+  // ONNX Runtime has no function for reading alone.
+  TRY(ORT(GetTensorMutableData)((OrtValue *)value, (void **)data));
+  OrtTensorTypeAndShapeInfo *info;
+  TRY(ORT(GetTensorTypeAndShape)(value, &info));
   OrtStatus *s = read_shape(info, shape);
-  ORTX_CALL(ReleaseTensorTypeAndShapeInfo, void, (void *), (info));
+  ORT(ReleaseTensorTypeAndShapeInfo)(info);
   return s;
 }
 
 OrtStatus *ops_output(void *context, size_t i, const ops_shape *shape, float **data) {
-  void *value;
-  TRY(ORTX_CALL(KernelContext_GetOutput, OrtStatus *, (void *, size_t, const int64_t *, size_t, void **),
-                (context, i, shape->dims, shape->rank, &value)));
-  return ORTX_CALL(GetTensorMutableData, OrtStatus *, (void *, float **), (value, data));
+  OrtValue *value;
+  TRY(ORT(KernelContext_GetOutput)(context, i, shape->dims, shape->rank, &value));
+  return ORT(GetTensorMutableData)(value, (void **)data);
 }
 
 OrtStatus *ops_type(void *context, size_t i, int *type) {
-  const void *value;
-  void *info;
-  TRY(ORTX_CALL(KernelContext_GetInput, OrtStatus *, (void *, size_t, const void **), (context, i, &value)));
-  TRY(ORTX_CALL(GetTensorTypeAndShape, OrtStatus *, (const void *, void **), (value, &info)));
-  OrtStatus *s = ORTX_CALL(GetTensorElementType, OrtStatus *, (const void *, int *), (info, type));
-  ORTX_CALL(ReleaseTensorTypeAndShapeInfo, void, (void *), (info));
+  const OrtValue *value;
+  OrtTensorTypeAndShapeInfo *info;
+  TRY(ORT(KernelContext_GetInput)(context, i, &value));
+  TRY(ORT(GetTensorTypeAndShape)(value, &info));
+  OrtStatus *s = ORT(GetTensorElementType)(info, type);
+  ORT(ReleaseTensorTypeAndShapeInfo)(info);
   return s;
 }
 
@@ -88,17 +93,15 @@ OrtStatus *ops_parallel(void *context, void (*task)(void *, size_t), size_t coun
     return NULL;
   }
   enum { batches_by_count = 0 };
-  return ORTX_CALL(KernelContext_ParallelFor, OrtStatus *, (void *, void (*)(void *, size_t), size_t, size_t, void *),
-                   (context, task, count, batches_by_count, arg));
+  return ORT(KernelContext_ParallelFor)(context, task, count, batches_by_count, arg);
 }
 
 OrtStatus *ops_float_attribute(const void *info, const char *name, float *value) {
-  return ORTX_CALL(KernelInfoGetAttribute_float, OrtStatus *, (const void *, const char *, float *), (info, name, value));
+  return ORT(KernelInfoGetAttribute_float)(info, name, value);
 }
 
 OrtStatus *ops_int_attribute(const void *info, const char *name, int64_t *value) {
-  return ORTX_CALL(KernelInfoGetAttribute_int64, OrtStatus *, (const void *, const char *, int64_t *),
-                   (info, name, value));
+  return ORT(KernelInfoGetAttribute_int64)(info, name, value);
 }
 
 // --- what ONNX Runtime asks an operator -------------------------------------------
@@ -174,13 +177,11 @@ static OrtStatus *compute(void *k, void *context) {
 // Attributes are not there yet when shapes are inferred; the ones that matter
 // are read one by one.
 static OrtStatus *inferred_int(void *context, const char *name, int64_t *value) {
-  const void *attribute = NULL;
+  const OrtOpAttr *attribute = NULL;
   enum { read_int = 1 };
   size_t size;
-  TRY(ORTX_CALL(ShapeInferContext_GetAttribute, OrtStatus *, (void *, const char *, const void **),
-                (context, name, &attribute)));
-  return ORTX_CALL(ReadOpAttr, OrtStatus *, (const void *, int, void *, size_t, size_t *),
-                   (attribute, read_int, value, sizeof *value, &size));
+  TRY(ORT(ShapeInferContext_GetAttribute)(context, name, &attribute));
+  return ORT(ReadOpAttr)(attribute, read_int, value, sizeof *value, &size);
 }
 
 // Every operator must infer its shapes: an output of unknown shape is given rank
@@ -194,26 +195,26 @@ static OrtStatus *infer(const ops_custom_op *op, void *context) {
   ops_shape in[most_inputs], out[most_outputs];
   size_t count;
   int any = OPS_ANY; // the type of the input that may have any; OPS_ANY: it is missing
-  TRY(ORTX_CALL(ShapeInferContext_GetInputCount, OrtStatus *, (void *, size_t *), (context, &count)));
+  TRY(ORT(ShapeInferContext_GetInputCount)(context, &count));
   for (size_t i = 0; i < count && i < most_inputs; i++) {
-    void *info; // belongs to the context
-    TRY(ORTX_CALL(ShapeInferContext_GetInputTypeShape, OrtStatus *, (void *, size_t, void **), (context, i, &info)));
+    OrtTensorTypeAndShapeInfo *info; // belongs to the context
+    TRY(ORT(ShapeInferContext_GetInputTypeShape)(context, i, &info));
     TRY(read_shape(info, &in[i]));
     if (type_of(self->inputs[i]) == OPS_ANY)
-      TRY(ORTX_CALL(GetTensorElementType, OrtStatus *, (const void *, int *), (info, &any)));
+      TRY(ORT(GetTensorElementType)(info, &any));
   }
   TRY(self->shapes(&attributes, in, count, out));
   for (size_t i = 0; self->outputs[i]; i++) {
     int type = type_of(self->outputs[i]);
     if (type == OPS_ANY) type = any;
     if (type == OPS_ANY) continue;
-    void *info;
-    TRY(ORTX_CALL(CreateTensorTypeAndShapeInfo, OrtStatus *, (void **), (&info)));
-    OrtStatus *s = ORTX_CALL(SetTensorElementType, OrtStatus *, (void *, int), (info, type));
-    if (!s) s = ORTX_CALL(SetDimensions, OrtStatus *, (void *, const int64_t *, size_t), (info, out[i].dims, out[i].rank));
+    OrtTensorTypeAndShapeInfo *info;
+    TRY(ORT(CreateTensorTypeAndShapeInfo)(&info));
+    OrtStatus *s = ORT(SetTensorElementType)(info, type);
+    if (!s) s = ORT(SetDimensions)(info, out[i].dims, out[i].rank);
     if (!s)
-      s = ORTX_CALL(ShapeInferContext_SetOutputTypeShape, OrtStatus *, (void *, size_t, void *), (context, i, info));
-    ORTX_CALL(ReleaseTensorTypeAndShapeInfo, void, (void *), (info));
+      s = ORT(ShapeInferContext_SetOutputTypeShape)(context, i, info);
+    ORT(ReleaseTensorTypeAndShapeInfo)(info);
     TRY(s);
   }
   return NULL;
@@ -256,11 +257,11 @@ static void fill(ops_operator *op) {
   }
 }
 
-OrtStatus *ops_domain(ops_operator *const *all, size_t count, void **domain) {
-  TRY(ORTX_CALL(CreateCustomOpDomain, OrtStatus *, (const char *, void **), ("criteria", domain)));
+OrtStatus *ops_domain(ops_operator *const *all, size_t count, OrtCustomOpDomain **domain) {
+  TRY(ORT(CreateCustomOpDomain)("criteria", domain));
   for (size_t i = 0; i < count; i++) {
     fill(all[i]);
-    TRY(ORTX_CALL(CustomOpDomain_Add, OrtStatus *, (void *, const void *), (*domain, all[i])));
+    TRY(ORT(CustomOpDomain_Add)(*domain, &all[i]->base));
   }
   return NULL;
 }
@@ -268,13 +269,14 @@ OrtStatus *ops_domain(ops_operator *const *all, size_t count, void **domain) {
 // The domain must outlive every session; it is made once per loaded library and
 // kept. Callers hold a lock.
 OrtStatus *ops_register(void *session_options) {
-  static void *domain, **made_with;
+  static OrtCustomOpDomain *domain;
+  static void **made_with;
   if (!domain || made_with != ortx_table) {
-    void *fresh;
+    OrtCustomOpDomain *fresh;
     for (size_t i = 0; i < OPERATORS; i++) operators[i]->name = rows[i].name;
     TRY(ops_domain(operators, OPERATORS, &fresh));
     domain = fresh;
     made_with = ortx_table;
   }
-  return ORTX_CALL(AddCustomOpDomain, OrtStatus *, (void *, void *), (session_options, domain));
+  return ORT(AddCustomOpDomain)(session_options, domain);
 }

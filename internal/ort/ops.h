@@ -7,7 +7,17 @@
 
 #include "api.h"
 
-enum { OPS_ANY = 0, OPS_FLOAT = 1, OPS_UINT8 = 2, OPS_INT32 = 6, OPS_INT64 = 7, OPS_BOOL = 9, OPS_FLOAT16 = 10, OPS_BFLOAT16 = 16 }; // ONNX's element types
+// ONNX's element types.
+enum {
+  OPS_ANY = 0,
+  OPS_FLOAT = 1,
+  OPS_UINT8 = 2,
+  OPS_INT32 = 6,
+  OPS_INT64 = 7,
+  OPS_BOOL = 9,
+  OPS_FLOAT16 = 10,
+  OPS_BFLOAT16 = 16
+};
 
 // TRY returns from the calling function if a step fails.
 #define TRY(step)                     \
@@ -32,29 +42,29 @@ typedef struct {
 } ops_shape;
 
 // struct OrtCustomOp as it is since version 1.17 of ONNX Runtime.
-typedef struct ops_custom_op {
+typedef struct OrtCustomOp {
   uint32_t version;
-  void *(*create_kernel)(const struct ops_custom_op *, const void *api, const void *info); // superseded
-  const char *(*name)(const struct ops_custom_op *);
-  const char *(*provider)(const struct ops_custom_op *);
-  int (*input_type)(const struct ops_custom_op *, size_t);
-  size_t (*input_count)(const struct ops_custom_op *);
-  int (*output_type)(const struct ops_custom_op *, size_t);
-  size_t (*output_count)(const struct ops_custom_op *);
+  void *(*create_kernel)(const struct OrtCustomOp *, const void *api, const void *info); // superseded
+  const char *(*name)(const struct OrtCustomOp *);
+  const char *(*provider)(const struct OrtCustomOp *);
+  int (*input_type)(const struct OrtCustomOp *, size_t);
+  size_t (*input_count)(const struct OrtCustomOp *);
+  int (*output_type)(const struct OrtCustomOp *, size_t);
+  size_t (*output_count)(const struct OrtCustomOp *);
   void (*compute)(void *, void *); // superseded
   void (*destroy_kernel)(void *);
-  int (*input_characteristic)(const struct ops_custom_op *, size_t);
-  int (*output_characteristic)(const struct ops_custom_op *, size_t);
-  int (*input_memory)(const struct ops_custom_op *, size_t);
-  int (*variadic_input_arity)(const struct ops_custom_op *);
-  int (*variadic_input_homogeneous)(const struct ops_custom_op *);
-  int (*variadic_output_arity)(const struct ops_custom_op *);
-  int (*variadic_output_homogeneous)(const struct ops_custom_op *);
-  OrtStatus *(*create_kernel_v2)(const struct ops_custom_op *, const void *api, const void *info, void **kernel);
+  int (*input_characteristic)(const struct OrtCustomOp *, size_t);
+  int (*output_characteristic)(const struct OrtCustomOp *, size_t);
+  int (*input_memory)(const struct OrtCustomOp *, size_t);
+  int (*variadic_input_arity)(const struct OrtCustomOp *);
+  int (*variadic_input_homogeneous)(const struct OrtCustomOp *);
+  int (*variadic_output_arity)(const struct OrtCustomOp *);
+  int (*variadic_output_homogeneous)(const struct OrtCustomOp *);
+  OrtStatus *(*create_kernel_v2)(const struct OrtCustomOp *, const void *api, const void *info, void **kernel);
   OrtStatus *(*compute_v2)(void *kernel, void *context);
-  OrtStatus *(*infer)(const struct ops_custom_op *, void *context);
-  int (*start_version)(const struct ops_custom_op *);
-  int (*end_version)(const struct ops_custom_op *);
+  OrtStatus *(*infer)(const struct OrtCustomOp *, void *context);
+  int (*start_version)(const struct OrtCustomOp *);
+  int (*end_version)(const struct OrtCustomOp *);
   size_t (*may_inplace)(int **inputs, int **outputs);
   void (*release_may_inplace)(int *, int *);
   size_t (*alias_map)(int **inputs, int **outputs);
@@ -99,7 +109,7 @@ OrtStatus *ops_register(void *session_options);
 
 // Makes a domain of the operators, which it completes. Both must outlive every
 // session that uses the domain.
-OrtStatus *ops_domain(ops_operator *const *operators, size_t count, void **domain);
+OrtStatus *ops_domain(ops_operator *const *operators, size_t count, OrtCustomOpDomain **domain);
 
 // --- for the implementations --------------------------------------------------
 

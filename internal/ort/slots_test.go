@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// The places of the functions in ONNX Runtime's table are written down in
-// api.h. They are compared with the declaration of the table in the header that
+// What api.def.h says of the functions in ONNX Runtime's table, their places and
+// their types, is compared with the declaration of the table in the header that
 // onnxruntime_go carries.
 func TestSlots(t *testing.T) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/yalue/onnxruntime_go").Output()
@@ -29,28 +29,98 @@ func TestSlots(t *testing.T) {
 	}
 	table, _, _ = strings.Cut(table, "\n};\n")
 	table = regexp.MustCompile(`(?s)/\*.*?\*/|//[^\n]*`).ReplaceAllString(table, "")
-	member := regexp.MustCompile(`ORT_API2_STATUS\(\s*(\w+)|ORT_CLASS_RELEASE\(\s*(\w+)\s*\)|\(\s*ORT_API_CALL\s*\*\s*(\w+)\)|ORT_API_T\(\s*[^,]+,\s*(\w+)`)
-	slots := map[string]int{}
-	for i, m := range member.FindAllStringSubmatch(table, -1) {
-		name := m[1] + m[3] + m[4]
-		if m[2] != "" {
-			name = "Release" + m[2]
+	want := map[string]function{}
+	i := 0
+	for declaration := range strings.SplitSeq(table, ";") {
+		if f, name, ok := declared(declaration); ok {
+			f.slot = i
+			want[name] = f
+			i++
 		}
-		slots[name] = i
 	}
 
-	ours, err := os.ReadFile("api.h")
+	ours, err := os.ReadFile("api.def.h")
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(`ORTX_(\w+) = (\d+),`).FindAllStringSubmatch(string(ours), -1)
-	if len(found) < 40 {
-		t.Fatalf("only %d slots found in api.h", len(found))
+	rows := regexp.MustCompile(`(?s)\nORT_FUNCTION\((\d+), ([^,]+), (\w+), (.*?)\)(?:\n|$)`).FindAllStringSubmatch(
+		strings.ReplaceAll(string(ours), "\nORT_FUNCTION", "\n\nORT_FUNCTION"), -1)
+	if n := strings.Count(string(ours), "\nORT_FUNCTION("); len(rows) != n || n < 40 {
+		t.Fatalf("read %d of %d rows of api.def.h", len(rows), n)
 	}
-	for _, m := range found {
-		got, _ := strconv.Atoi(m[2])
-		if want, ok := slots[m[1]]; !ok || got != want {
-			t.Errorf("%s: got slot %d, want %d (in the header: %t)", m[1], got, want, ok)
+	for _, row := range rows {
+		slot, _ := strconv.Atoi(row[1])
+		got := function{slot, types(row[2]), parameters(row[4])}
+		if w, ok := want[row[3]]; !ok || got != w {
+			t.Errorf("%s: api.def.h says %+v, the header %+v (found: %t)", row[3], got, w, ok)
 		}
 	}
+}
+
+// function is a function of the table, without the names of its parameters.
+type function struct {
+	slot                int
+	returns, parameters string
+}
+
+var (
+	annotation = regexp.MustCompile(`\b_\w+_\b(\([^()]*\))?`)
+	spaces     = regexp.MustCompile(`\s+`)
+	status     = regexp.MustCompile(`ORT_API2_STATUS\(\s*(\w+),?\s*(.*)\)`)
+	release    = regexp.MustCompile(`ORT_CLASS_RELEASE\(\s*(\w+)\s*\)`)
+	pointer    = regexp.MustCompile(`^(.*?)\(\s*ORT_API_CALL\s*\*\s*(\w+)\s*\)\s*\((.*)\)`)
+	typed      = regexp.MustCompile(`ORT_API_T\(\s*([^,]+),\s*(\w+),?\s*(.*)\)`)
+	named      = regexp.MustCompile(`^(.*?[ *])\w+$`)
+	callback   = regexp.MustCompile(`\(\*\w*\)`)
+)
+
+// declared reads one declaration of the header.
+func declared(text string) (f function, name string, ok bool) {
+	text = strings.TrimSpace(spaces.ReplaceAllString(text, " "))
+	if m := release.FindStringSubmatch(text); m != nil {
+		return function{returns: "void", parameters: "Ort" + m[1] + "*"}, "Release" + m[1], true
+	}
+	if m := status.FindStringSubmatch(text); m != nil {
+		return function{returns: "OrtStatus*", parameters: parameters(m[2])}, m[1], true
+	}
+	for _, form := range []*regexp.Regexp{pointer, typed} {
+		if m := form.FindStringSubmatch(text); m != nil {
+			return function{returns: types(m[1]), parameters: parameters(m[3])}, m[2], true
+		}
+	}
+	return function{}, "", false
+}
+
+// types spells a type without spaces that mean nothing and by what api.def.h calls it.
+func types(text string) string {
+	text = annotation.ReplaceAllString(text, "")
+	for from, to := range map[string]string{"enum ": "", "ORTCHAR_T": "char", "_Bool": "bool"} {
+		text = strings.ReplaceAll(text, from, to)
+	}
+	text = strings.TrimSpace(spaces.ReplaceAllString(text, " "))
+	return strings.NewReplacer(" *", "*", "* const", "*const").Replace(text)
+}
+
+// parameters lists the types of parameters.
+func parameters(text string) string {
+	var list []string
+	depth, from := 0, 0
+	for i, c := range text + "," {
+		switch {
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == ',' && depth == 0:
+			p := types(text[from:i])
+			if callback.MatchString(p) {
+				p = callback.ReplaceAllString(p, "(*)")
+			} else if m := named.FindStringSubmatch(p); m != nil {
+				p = strings.TrimSpace(m[1])
+			}
+			list = append(list, p)
+			from = i + 1
+		}
+	}
+	return strings.Join(list, ", ")
 }
