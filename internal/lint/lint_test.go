@@ -59,6 +59,8 @@ var rooms = map[string][]string{
 	"internal/sumfile":           {"internal/atomicfile", "internal/readfile"},
 	"internal/token":             {"internal/atomicfile", "internal/parallel", "internal/readfile"},
 	"internal/weights":           {"internal/atomicfile", "internal/readfile"},
+	"internal/wheel":             {},
+	"cmd/criteria-deps":          {"internal/wheel"},
 	"serve":                      {""}, // on top of the public package, for programs that serve
 	"internal/cmd/...":           {"", "internal/..."},
 	"examples":                   {},

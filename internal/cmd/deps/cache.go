@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/criteria-go/criteria/internal/wheel"
 )
 
 // cache is the folder that holds the native parts.
@@ -38,11 +40,13 @@ func (c *cache) part(name, version string) string {
 }
 
 // libraryName is what the platform calls the shared library of that name.
-func libraryName(name string) string {
-	if runtime.GOOS == "darwin" {
-		return "lib" + name + ".dylib"
-	}
-	return "lib" + name + ".so"
+func libraryName(name string) string { return wheel.LibraryName(platform(), name) }
+
+// fetching is the step that takes a library out of a wheel.
+func fetching(name string, w wheel.Wheel, path string) step {
+	return step{name + " " + w.Version, path, nil, func(ctx context.Context, path string) error {
+		return w.Fetch(ctx, filepath.Dir(path))
+	}}
 }
 
 // paths says where the native parts lie.
@@ -58,18 +62,22 @@ func (c *cache) nativeParts(ctx context.Context) (paths, error) {
 	}
 	var steps []step
 	if p.onnxruntime == "" {
-		p.onnxruntime = filepath.Join(c.part("onnxruntime", onnxruntime.version), libraryName("onnxruntime"))
-		steps = append(steps, step{"onnxruntime " + onnxruntime.version, p.onnxruntime, []tool{pip}, c.fetcher(onnxruntime)})
+		p.onnxruntime = filepath.Join(c.part("onnxruntime", wheel.ONNXRuntimeVersion), libraryName("onnxruntime"))
+		w, ok := wheel.ONNXRuntime(platform())
+		if !ok {
+			return p, fmt.Errorf("no wheel is pinned for %s: install libonnxruntime 1.24 or newer yourself and set CRITERIA_ORT_LIB to its path", platform())
+		}
+		steps = append(steps, fetching("onnxruntime", w, p.onnxruntime))
 	} else if !named(p.onnxruntime) {
-		return p, fmt.Errorf("CRITERIA_ORT_LIB=%s does not exist; correct it, or unset it to have libonnxruntime %s fetched", p.onnxruntime, onnxruntime.version)
+		return p, fmt.Errorf("CRITERIA_ORT_LIB=%s does not exist; correct it, or unset it to have libonnxruntime %s fetched", p.onnxruntime, wheel.ONNXRuntimeVersion)
 	}
 	if p.openblas == "" {
-		if _, ok := openblas.wheels[platform()]; ok {
-			p.openblas = filepath.Join(c.part("openblas", openblas.version), libraryName("scipy_openblas"))
-			steps = append(steps, step{"openblas " + openblas.version, p.openblas, []tool{pip}, c.fetcher(openblas)})
+		if w, ok := wheel.OpenBLAS(platform()); ok {
+			p.openblas = filepath.Join(c.part("openblas", w.Version), libraryName("scipy_openblas"))
+			steps = append(steps, fetching("openblas", w, p.openblas))
 		}
 	} else if !named(p.openblas) {
-		return p, fmt.Errorf("CRITERIA_BLAS_LIB=%s does not exist; correct it, or unset it to have OpenBLAS %s fetched", p.openblas, openblas.version)
+		return p, fmt.Errorf("CRITERIA_BLAS_LIB=%s does not exist; correct it, or unset it to have OpenBLAS %s fetched", p.openblas, wheel.OpenBLASVersion)
 	}
 	return p, c.provideAll(ctx, steps)
 }

@@ -26,7 +26,6 @@ var (
 	cxx = tool{"c++", "compiles and links C++", "apt-get install g++, dnf install gcc-c++, or xcode-select --install",
 		func() (string, error) { return lookEnv("CXX", "c++", "g++", "clang++") }}
 	python = tool{"python3", "runs Python's own clients against what this project writes", "install Python 3.10 or newer: apt-get install python3, dnf install python3, or brew install python", findPython}
-	pip    = tool{"pip", "fetches prebuilt libraries", "apt-get install python3-pip, dnf install python3-pip, or brew install python", findPip}
 	venv   = tool{"python3 -m venv", "makes Python environments", "apt-get install python3-venv",
 		func() (string, error) {
 			py, err := findPython()
@@ -58,15 +57,6 @@ func checkTools(tools []tool) error {
 }
 
 func findPython() (string, error) { return lookEnv("PYTHON", "python3", "python") }
-
-// findPip returns the Python interpreter that has pip.
-func findPip() (string, error) {
-	py, err := findPython()
-	if err != nil {
-		return "", err
-	}
-	return py, exec.Command(py, "-m", "pip", "--version").Run()
-}
 
 // lookEnv finds the program that the environment names, else the first of the
 // usual ones.
