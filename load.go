@@ -235,7 +235,7 @@ func open(ctx context.Context, dir string, s *settings, cleanup func() error) (_
 		}
 		s.log.Info("model warmed up", "seconds", s.now().Sub(started).Seconds())
 	}
-	s.log.Info("model loaded", "dir", dir, "device", describe(c.session).Device)
+	s.log.Info("model loaded", "dir", dir, "device", describe(c.session).Device, "tokenizer", implementation(c.tokenizer))
 	return c, nil
 }
 

@@ -43,3 +43,11 @@ func inBackground(t Tokenizer) Tokenizer {
 	}
 	return t
 }
+
+// implementation names what splits texts, as it is logged.
+func implementation(t Tokenizer) string {
+	if _, ok := t.(*textTokenizer); ok {
+		return token.Implementation
+	}
+	return fmt.Sprintf("%T", t)
+}

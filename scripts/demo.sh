@@ -14,7 +14,6 @@ cat <<END
 The model is in $dir/best_model, with a model card in README.md.
 To judge pairs of your own, one JSON object per line as above:
 
-  eval "\$(make -s env)"
   go run ./examples/predict $dir/best_model < pairs.jsonl
 
 The run is recorded in mlflow.db. To look at it (pip install mlflow):

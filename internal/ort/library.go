@@ -16,6 +16,9 @@ import (
 // Runtime library, or of a folder that contains it.
 const EnvLibrary = "CRITERIA_ORT_LIB"
 
+// Fetch is the command that fetches the libraries, as errors recommend it.
+const Fetch = "run `go run github.com/criteria-go/criteria/cmd/criteria-deps`"
+
 // MinVersion is the oldest ONNX Runtime that this package works with.
 const MinVersion = "1.24"
 
@@ -48,7 +51,7 @@ func (e *RuntimeError) Error() string {
 	}
 	remedy := e.Remedy
 	if remedy == "" {
-		remedy = fmt.Sprintf("run `make deps`, or set %s to the path of libonnxruntime %s or newer", EnvLibrary, MinVersion)
+		remedy = fmt.Sprintf(Fetch+", or set %s to the path of libonnxruntime %s or newer", EnvLibrary, MinVersion)
 	}
 	return b.String() + "; " + remedy
 }
@@ -57,8 +60,9 @@ func (e *RuntimeError) Unwrap() error { return e.Err }
 
 // FindLibrary returns the path of the ONNX Runtime library: explicit if it is
 // not empty, else the one in the environment variable [EnvLibrary], else the
-// newest below the folder "criteria" of the user's cache, else the one that the
-// system's loader finds. explicit and the variable may name a folder. They are
+// one in the folder of the program or in "lib" there, else the newest below the
+// folder "criteria" of the user's cache, else the one that the system's loader
+// finds. explicit and the variable may name a folder. They are
 // orders: if nothing is there, the search ends with an error.
 //
 // tried lists the places that were looked at, the last one being where the
@@ -81,6 +85,7 @@ type searchSpec struct {
 	cache    string   // folder in the user's cache; empty: criteria
 	prefixes []string // file names without suffix, the preferred one first
 	remedy   string   // see RuntimeError
+	system   string   // what the system's loader is asked for before any other place is looked at
 
 	// loader asks the system's loader for a name and returns the path.
 	loader func(name string) (string, error)
@@ -104,6 +109,18 @@ func find(s searchSpec) (path string, tried []string, err error) {
 		}
 		return path, tried, nil
 	}
+	if s.system != "" {
+		tried = append(tried, s.system)
+		if path, err := s.loader(s.system); err == nil {
+			return path, tried, nil
+		}
+	}
+	for _, dir := range s.besideProgram() {
+		tried = append(tried, dir)
+		if path, err := s.inFolder(dir); err == nil {
+			return path, tried, nil
+		}
+	}
 	if cache, err := os.UserCacheDir(); err == nil {
 		dir := filepath.Join(cache, cmp.Or(s.cache, "criteria"))
 		tried = append(tried, dir)
@@ -120,6 +137,40 @@ func find(s searchSpec) (path string, tried []string, err error) {
 		}
 	}
 	return "", tried, &RuntimeError{Want: s.what, Got: "nothing", Tried: tried, Remedy: s.remedy}
+}
+
+// besideProgram lists the folders where a deployed program has its libraries. Those
+// for a GPU are not looked for there: they have the names of others.
+func (s searchSpec) besideProgram() []string {
+	program, err := os.Executable()
+	if err != nil || s.cache != "" {
+		return nil
+	}
+	if real, err := filepath.EvalSymlinks(program); err == nil {
+		program = real
+	}
+	dir := filepath.Dir(program)
+	return []string{dir, filepath.Join(dir, "lib")}
+}
+
+// inFolder returns the newest library that lies in a folder, not below it.
+func (s searchSpec) inFolder(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, prefix := range s.prefixes {
+		best := ""
+		for _, e := range entries {
+			if !e.IsDir() && isLibrary(e.Name(), prefix) && (best == "" || compareVersions(best, e.Name()) < 0) {
+				best = e.Name()
+			}
+		}
+		if best != "" {
+			return filepath.Join(dir, best), nil
+		}
+	}
+	return "", fs.ErrNotExist
 }
 
 // loaderNames lists the names under which a system installs a library.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"unsafe"
 
@@ -108,7 +109,7 @@ const NoBLAS = "none"
 
 // FindBLAS returns the path of the BLAS, or the name by which the system's
 // loader finds it. It is looked for as [FindLibrary] looks for ONNX Runtime;
-// without an order only OpenBLAS is. Intel's MKL is used if it is named
+// without an order only OpenBLAS is, but on macOS Accelerate first. Intel's MKL is used if it is named
 // (libmkl_rt.so). The error is a [*RuntimeError].
 func FindBLAS(explicit string) (path string, tried []string, err error) {
 	return find(searchSpec{
@@ -116,7 +117,8 @@ func FindBLAS(explicit string) (path string, tried []string, err error) {
 		explicit: explicit,
 		env:      EnvBLAS,
 		prefixes: []string{"libscipy_openblas", "libopenblas"},
-		remedy:   fmt.Sprintf("run `make deps`, or set %s to the path of OpenBLAS or MKL, or to %q", EnvBLAS, NoBLAS),
+		remedy:   fmt.Sprintf(Fetch+", or set %s to the path of OpenBLAS or MKL, or to %q", EnvBLAS, NoBLAS),
+		system:   accelerate(),
 		loader: func(name string) (string, error) {
 			if err := loadBLAS(name, machineCores()); err != nil {
 				return "", err
@@ -124,6 +126,15 @@ func FindBLAS(explicit string) (path string, tried []string, err error) {
 			return name, nil
 		},
 	})
+}
+
+// accelerate returns the BLAS that comes with macOS, whose products use units of
+// Apple's processors that no other library reaches.
+func accelerate() string {
+	if runtime.GOOS != "darwin" {
+		return ""
+	}
+	return "/System/Library/Frameworks/Accelerate.framework/Accelerate"
 }
 
 // openBLAS finds and loads the BLAS, once per process. It returns an empty path

@@ -542,10 +542,47 @@ func TestFindLibrary(t *testing.T) {
 				t.Errorf("tried %q, want %q in the last one", tried, tt.tried)
 			}
 			var typed *ort.RuntimeError
-			if tt.err && (!errors.As(err, &typed) || !strings.Contains(err.Error(), "make deps")) {
+			if tt.err && (!errors.As(err, &typed) || !strings.Contains(err.Error(), ort.Fetch)) {
 				t.Errorf("error %v is no RuntimeError that says what to do", err)
 			}
 		})
+	}
+}
+
+// TestFindLibraryBesideProgram: what a program was deployed with comes before what
+// the user's cache has.
+func TestFindLibraryBesideProgram(t *testing.T) {
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "libonnxruntime.so"
+	if runtime.GOOS == "darwin" {
+		name = "libonnxruntime.dylib"
+	}
+	cache := filepath.Join(t.TempDir(), "criteria", name)
+	lib := filepath.Join(filepath.Dir(program), "lib")
+	for _, path := range []string{cache, filepath.Join(lib, name)} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(lib) })
+	t.Setenv(ort.EnvLibrary, "")
+	t.Setenv("XDG_CACHE_HOME", filepath.Dir(filepath.Dir(cache)))
+	if got, tried, err := ort.FindLibrary(""); err != nil || got != filepath.Join(lib, name) {
+		t.Errorf("found %q, %v, tried %q; want that in %s", got, err, tried, lib)
+	}
+	if err := os.RemoveAll(lib); err != nil {
+		t.Fatal(err)
+	}
+	if runtime.GOOS != "darwin" {
+		if got, _, err := ort.FindLibrary(""); err != nil || got != cache {
+			t.Errorf("with nothing beside the program: found %q, %v; want %s", got, err, cache)
+		}
 	}
 }
 
