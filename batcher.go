@@ -19,7 +19,7 @@ import (
 // busier the session, the larger the batches. The goroutine that computes them
 // exists only while there is something to compute.
 type batcher struct {
-	session Session
+	session Evaluator
 	size    int           // most pairs in a batch
 	queue   int           // number of waiting pairs from which on calls are refused
 	delay   time.Duration // how long a pair waits for others while the session is free
@@ -60,7 +60,7 @@ type batchRun struct {
 	cancel context.CancelFunc
 }
 
-func newBatcher(s Session, size, queue int, delay time.Duration) *batcher {
+func newBatcher(s Evaluator, size, queue int, delay time.Duration) *batcher {
 	return &batcher{
 		session: s, size: size, queue: queue, delay: delay,
 		room: make(chan struct{}), full: make(chan struct{}, 1),

@@ -57,7 +57,7 @@ func (r *run) testBest(ctx context.Context, closers *closers) error {
 		return fmt.Errorf("criteria: close the training session: %w", err)
 	}
 	dir := filepath.Join(r.outputDir, bestModelDir)
-	session, err := r.backend().Open(ctx, ModelSpec{Dir: dir, Threads: r.cfg.Train.Threads,
+	session, err := r.backend().Open(ctx, ModelSpec{Dir: dir, Device: r.cfg.Device, Threads: r.cfg.Train.Threads,
 		Optimizations: r.cfg.Train.Optimizations, PinMemory: r.cfg.Data.DataLoader.PinMemory})
 	if err != nil {
 		return openError(dir, err)

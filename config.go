@@ -461,8 +461,8 @@ func (v *checker) notEmpty(key, value string) {
 
 // device reports a device that is none.
 func (v *checker) device(device string) {
-	if _, cuda := cudaOrdinal(device); !cuda && device != deviceCPU {
-		v.fail("device", strconv.Quote(device), "cpu, cuda, or cuda:N for GPU number N")
+	if !isDevice(device) {
+		v.fail("device", strconv.Quote(device), strings.TrimPrefix(wantDevice, "want "))
 	}
 }
 

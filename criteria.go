@@ -47,6 +47,7 @@ type ModelSpec struct {
 	Head     HeadConfig    // to train; for inference it is the one in Dir that counts
 	Training *TrainingSpec // nil: inference only
 	Threads  int           // 0: one per physical core
+	Device   string        // cpu, cuda or cuda:1 for the second GPU; "" is cpu
 
 	// Optimizations trade memory or exactness for speed. The zero value is plain
 	// float32. The CPU follows GradientCheckpointing alone.
@@ -63,9 +64,18 @@ type TrainingSpec struct {
 	Accumulation int     // micro-batches per update: gradients are averaged over them
 }
 
+// Evaluator is a model in memory that can be asked: all that a [Classifier] needs.
+type Evaluator interface {
+	// Evaluate runs forward without dropout. It must be safe for concurrent use,
+	// except on a [Session] that was opened for training.
+	Evaluate(ctx context.Context, b Batch) (BatchResult, error)
+	Close() error
+}
+
 // Session is one model in memory. Its methods are not safe for concurrent use,
 // except Evaluate on a session opened for inference only.
 type Session interface {
+	Evaluator
 	// Accumulate runs forward and backward over one micro-batch with dropout
 	// and adds the gradients. step counts updates from 0, micro the
 	// micro-batches within it; together with the seed they decide the dropout
@@ -76,8 +86,6 @@ type Session interface {
 	// given learning rate and clears them. It returns the gradient norm
 	// before clipping.
 	Update(ctx context.Context, learningRate float64) (gradNorm float64, err error)
-	// Evaluate runs forward without dropout.
-	Evaluate(ctx context.Context, b Batch) (BatchResult, error)
 	// SaveModel writes config.json, model.safetensors, the head and the ONNX
 	// artifacts of the current weights into dir, which exists.
 	SaveModel(ctx context.Context, dir string) error
@@ -85,7 +93,6 @@ type Session interface {
 	// resuming a run bit by bit.
 	SaveState(ctx context.Context, dir string) error
 	LoadState(ctx context.Context, dir string) error
-	Close() error
 }
 
 // Batch is a micro-batch of token ids, padded to one length, row by row.

@@ -1,7 +1,6 @@
 package criteria
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -32,48 +31,32 @@ func cudaOrdinal(device string) (n int, ok bool) {
 	return n, colon && err == nil && n >= 0 && n < maxWorkers && strconv.Itoa(n) == digits
 }
 
-// engineOn returns the default engine for a device that the configuration names.
-func engineOn(device string) Engine {
-	if n, ok := cudaOrdinal(device); ok {
-		return ONNXRuntimeCUDA("", n)
-	}
-	return ONNXRuntime("")
-}
-
-// WithCUDA computes on an NVIDIA GPU, by its number from 0 (device=cuda:0 for a
-// trainer). Where there is none, or something of what it needs is missing,
-// opening the model fails with a [*RuntimeError] that says what and how to get
-// it; nothing is ever computed on the CPU instead. See docs/gpu.md.
-func WithCUDA(ordinal int) Option {
-	return option(func(s *settings) error {
-		s.device = deviceCUDA + ":" + strconv.Itoa(ordinal)
-		s.edits = append(s.edits, func(c *Config) { c.Device = s.device })
-		if ordinal < 0 || ordinal >= maxWorkers {
-			return &OptionError{Option: "WithCUDA", Value: ordinal, Reason: "want the number of a GPU, from 0"}
+// WithDevice sets the device that computes: cpu, cuda for the first NVIDIA GPU or
+// cuda:1 for the second (device for a trainer). Default cpu. Where there is no
+// such GPU, or something of what it needs is missing, opening the model fails
+// with a [*RuntimeError] that says what and how to get it; nothing is ever
+// computed on the CPU instead. See docs/gpu.md.
+func WithDevice(device string) ModelOption {
+	return modelOption{func(s *settings) error {
+		s.device = device
+		s.edits = append(s.edits, func(c *Config) { c.Device = device })
+		if !isDevice(device) {
+			return &OptionError{Option: "WithDevice", Value: strconv.Quote(device), Reason: wantDevice}
 		}
 		return nil
-	})
+	}}
 }
 
-// ONNXRuntimeCUDA returns the [Engine] that device=cuda stands for: the one of
-// [ONNXRuntime] on the GPU with this number. Parameters, gradients and moments
-// stay in the GPU's memory during the whole run.
-//
-// library is an ONNX Runtime with its CUDA provider beside it. If it is empty,
-// it is looked for where CRITERIA_CUDA_ORT_LIB says, in the user's cache folder,
-// where `make deps-cuda` puts it, and where the system keeps its libraries.
-// NVIDIA's own libraries are looked for in the folder CRITERIA_CUDA_LIB, in the
-// cache folder and where the system keeps them.
-func ONNXRuntimeCUDA(library string, ordinal int) Engine {
-	return cudaRuntime{library, ordinal}
+const wantDevice = "want cpu, cuda, or cuda:N for GPU number N"
+
+// isDevice reports whether a word names a device.
+func isDevice(device string) bool {
+	_, cuda := cudaOrdinal(device)
+	return cuda || device == deviceCPU
 }
 
-type cudaRuntime struct {
-	library string
-	ordinal int
-}
-
-func (r cudaRuntime) Open(ctx context.Context, spec ModelSpec) (Session, error) {
+// cudaDevice describes GPU number ordinal and how it is to compute.
+func cudaDevice(spec ModelSpec, ordinal int) (*engine.DeviceSpec, error) {
 	o := spec.Optimizations
 	device := &engine.DeviceSpec{
 		Low:     graph.Float32,
@@ -81,7 +64,7 @@ func (r cudaRuntime) Open(ctx context.Context, spec ModelSpec) (Session, error) 
 		Pinned:  spec.PinMemory,
 		Capture: o.UseCompile && o.CompileMode == compileReduceOverhead,
 		CUDA: ort.CUDAOptions{
-			Ordinal:  r.ordinal,
+			Ordinal:  ordinal,
 			TF32:     o.EnableTF32,
 			TuneGEMM: o.UseCompile && o.CompileMode == compileMaxAutotune,
 		},
@@ -93,12 +76,12 @@ func (r cudaRuntime) Open(ctx context.Context, spec ModelSpec) (Session, error) 
 		}
 		device.Low = low
 	}
-	return openEngine(ctx, spec, device, r.library)
+	return device, nil
 }
 
 // OutOfMemoryError says that the GPU has too little memory for a batch, or for
 // the model itself. [InterruptedError] aside, a run that ends with it can be
-// resumed with other settings.
+// resumed with other settings. It is [ErrOutOfMemory].
 type OutOfMemoryError struct {
 	Rows, Length int  // of the batch: pairs, and tokens of the longest; 0: it was for the model
 	Training     bool // whether the batch was trained on or only evaluated
@@ -124,6 +107,9 @@ func (e *OutOfMemoryError) Error() string {
 		" or take train.optimizer_type=adamw_bnb_8bit: %v",
 		what, float64(e.Free)/gib, float64(e.Total)/gib, e.Err)
 }
+
+// Is reports whether target is [ErrOutOfMemory].
+func (e *OutOfMemoryError) Is(target error) bool { return target == ErrOutOfMemory }
 
 // Unwrap returns the cause.
 func (e *OutOfMemoryError) Unwrap() error { return e.Err }

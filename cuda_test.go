@@ -16,7 +16,9 @@ func onGPU(t *testing.T, config criteria.Config, opts ...criteria.TrainerOption)
 	t.Helper()
 	trainer, err := criteria.NewTrainer(append([]criteria.TrainerOption{
 		criteria.WithConfig(config), criteria.WithCheckpoint("testdata/sample/tiny-deberta"), criteria.WithDataset(fakes.Dataset(12, 6, 6, 1)),
-		criteria.WithMaxLength(64), criteria.WithEpochs(1), criteria.WithOutputDir(t.TempDir()), criteria.WithCUDA(0),
+		criteria.Configure(func(c *criteria.Config) {
+			c.Model.Tokenizer.MaxLength, c.Train.Epochs = 64, 1
+		}), criteria.WithOutputDir(t.TempDir()), criteria.WithDevice("cuda"),
 	}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +149,7 @@ func TestDeviceConfig(t *testing.T) {
 			t.Errorf("device %q: error %v, want one about %q", test.device, err, test.want)
 		}
 	}
-	if _, err := criteria.NewTrainer(criteria.WithCUDA(-1)); !errors.Is(err, criteria.ErrInvalidOption) {
-		t.Errorf("WithCUDA(-1): %v", err)
+	if _, err := criteria.NewTrainer(criteria.WithDevice("cuda:-1")); !errors.Is(err, criteria.ErrInvalidOption) {
+		t.Errorf("WithDevice(cuda:-1): %v", err)
 	}
 }

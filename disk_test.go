@@ -128,7 +128,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	defer store.Close()
 	options := func() []criteria.TrainerOption {
-		tracker, err := criteria.NewMLflowTracker(uri, "test", criteria.WithSystemMetrics(0), criteria.WithTrackerLogger(slog.New(slog.NewTextHandler(t.Output(), nil))))
+		tracker, err := criteria.NewMLflowTracker(criteria.WithTrackingURI(uri), criteria.WithExperiment("test"), criteria.WithSystemMetrics(0), criteria.WithLogger(slog.New(slog.NewTextHandler(t.Output(), nil))))
 		if err != nil {
 			t.Fatal(err)
 		}

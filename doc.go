@@ -33,8 +33,9 @@
 //
 // # Configuring
 //
-// [Config] holds every setting, [DefaultConfig] the defaults. Options set single
-// fields of it or replace what a run works with; [WithConfig] sets it as a whole.
+// [Config] holds every setting, [DefaultConfig] the defaults. [Configure] changes
+// them, [WithConfig] sets them as a whole. Options set what every first program
+// needs, or replace what a run works with.
 // [ParseConfig] and [Config.YAML] read and write it as YAML. Mistakes are
 // reported all at once, each with its key, what would be right and, for a slip of
 // the hand, what was probably meant.
@@ -51,7 +52,8 @@
 //
 // # Tracking
 //
-// With [WithTracker] and [NewMLflowTracker] a run is recorded as MLflow's own are:
+// With [WithMLflow] a run is recorded as MLflow's own are, in the store that
+// mlflow.tracking_uri or [WithTrackingURI] names:
 // parameters, scores of every epoch, tags that say from which code and data it
 // comes, the model and the pictures. A store that is away at the start is an
 // error at once; one that goes away later costs nothing.
@@ -78,8 +80,9 @@
 //
 //	study, err := criteria.NewStudy(
 //		criteria.WithData("data/redsm5", "data/redsm5/dsm5_criteria.json"),
-//		criteria.WithStorage("postgresql://optuna@db/optuna"),
-//		criteria.WithTrials(100),
+//		criteria.Configure(func(c *criteria.Config) {
+//			c.HPO.Storage, c.HPO.NTrials = "postgresql://optuna@db/optuna", 100
+//		}),
 //	)
 //	if err != nil {
 //		return err

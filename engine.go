@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/engine"
@@ -12,18 +13,37 @@ import (
 
 // ONNXRuntime returns the default [Engine]: it writes the model, gradients
 // included, as ONNX graphs, which a stock ONNX Runtime (1.24 or newer) runs on
-// the CPU. Training needs four times the memory of the parameters (float32
-// weights, gradients and two moments) plus the activations of one micro-batch.
+// the device that the [ModelSpec] names. Training needs four times the memory of
+// the parameters (float32 weights, gradients and two moments) plus the
+// activations of one micro-batch; on a GPU all of it stays in the GPU's memory
+// during the whole run.
 //
 // library is the shared library or the folder that holds it. If it is empty,
 // the library is looked for where CRITERIA_ORT_LIB says, in the user's cache
 // folder, where `make deps` puts it, and where the system keeps its libraries.
+//
+// On a GPU it must have its CUDA provider beside it. If library is empty, it is
+// looked for where CRITERIA_CUDA_ORT_LIB says, in the cache folder, where
+// `make deps-cuda` puts it, and where the system keeps its libraries; NVIDIA's
+// own libraries in the folder CRITERIA_CUDA_LIB, in the cache folder and where
+// the system keeps them.
 func ONNXRuntime(library string) Engine { return onnxRuntime{library} }
 
 type onnxRuntime struct{ library string }
 
 func (r onnxRuntime) Open(ctx context.Context, spec ModelSpec) (Session, error) {
-	return openEngine(ctx, spec, nil, r.library)
+	ordinal, cuda := cudaOrdinal(spec.Device)
+	switch {
+	case cuda:
+		device, err := cudaDevice(spec, ordinal)
+		if err != nil {
+			return nil, err
+		}
+		return openEngine(ctx, spec, device, r.library)
+	case spec.Device == "" || spec.Device == deviceCPU:
+		return openEngine(ctx, spec, nil, r.library)
+	}
+	return nil, &OptionError{Option: "ModelSpec.Device", Value: strconv.Quote(spec.Device), Reason: wantDevice}
 }
 
 // openEngine opens a model on a device, nil for the CPU.
@@ -120,7 +140,7 @@ type RuntimeError struct {
 	Err     error    // the cause, with the remedy
 }
 
-func (e *RuntimeError) Error() string { return "criteria: " + e.Err.Error() }
+func (e *RuntimeError) Error() string { return "criteria: " + causeText(e.Err) }
 
 // Unwrap returns the cause.
 func (e *RuntimeError) Unwrap() error { return e.Err }

@@ -20,6 +20,16 @@ var (
 	ErrClosed = errors.New("criteria: the classifier is closed")
 	// ErrOverloaded: the Classifier has more to do than it was allowed to put off. See [OverloadError].
 	ErrOverloaded = errors.New("criteria: overloaded")
+	// ErrInvalidData: a data file or a model file is not what it must be. See [DataError].
+	ErrInvalidData = errors.New("criteria: invalid data")
+	// ErrCheckpoint: a run cannot be resumed. See [CheckpointError].
+	ErrCheckpoint = errors.New("criteria: the run cannot be resumed")
+	// ErrStudy: a study cannot be continued with these settings. See [StudyError].
+	ErrStudy = errors.New("criteria: the study cannot be continued")
+	// ErrInterrupted: the context ended before the run did. See [InterruptedError].
+	ErrInterrupted = errors.New("criteria: interrupted")
+	// ErrOutOfMemory: the GPU has too little memory. See [OutOfMemoryError].
+	ErrOutOfMemory = errors.New("criteria: the GPU is out of memory")
 	// ErrDiverged: the loss became NaN or infinite. See [DivergedError].
 	ErrDiverged = errors.New("criteria: training diverged")
 )
@@ -96,7 +106,7 @@ func (e *ConfigError) Is(target error) bool { return target == ErrInvalidConfig 
 // Unwrap returns the error of the YAML reader, if any.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// DataError says where in the data something is wrong.
+// DataError says where in the data something is wrong. It is [ErrInvalidData].
 type DataError struct {
 	File  string // "" if the fault is in no file
 	Line  int    // from 1; 0 if it has no line
@@ -104,7 +114,10 @@ type DataError struct {
 	Err   error  // what was found, what was wanted, what to do
 }
 
-func (e *DataError) Error() string { return "criteria: data: " + e.Err.Error() }
+func (e *DataError) Error() string { return "criteria: data: " + causeText(e.Err) }
+
+// Is reports whether target is [ErrInvalidData].
+func (e *DataError) Is(target error) bool { return target == ErrInvalidData }
 
 // Unwrap returns the cause.
 func (e *DataError) Unwrap() error { return e.Err }
@@ -149,7 +162,8 @@ func (e *DivergedError) Error() string {
 func (e *DivergedError) Is(target error) bool { return target == ErrDiverged }
 
 // InterruptedError says that the context ended before the run did.
-// It is [context.Canceled], or [context.DeadlineExceeded] if that ended it.
+// It is [ErrInterrupted] and [context.Canceled], and [context.DeadlineExceeded] if
+// that ended it.
 type InterruptedError struct {
 	Study      string // name of the study that was interrupted; "" for a training
 	Trials     int    // trials of the study that are complete or pruned
@@ -170,8 +184,19 @@ func (e *InterruptedError) Error() string {
 	return fmt.Sprintf("criteria: interrupted in epoch %d after %d steps: %v", e.Epoch, e.Step, e.Cause)
 }
 
-// Is reports whether target is [context.Canceled], whatever the cause.
-func (e *InterruptedError) Is(target error) bool { return target == context.Canceled }
+// Is reports whether target is [ErrInterrupted] or [context.Canceled], whatever the
+// cause.
+func (e *InterruptedError) Is(target error) bool {
+	return target == ErrInterrupted || target == context.Canceled
+}
 
 // Unwrap returns the cause.
 func (e *InterruptedError) Unwrap() error { return e.Cause }
+
+// causeText is what err says; the zero value of an error type has none.
+func causeText(err error) string {
+	if err == nil {
+		return "unknown cause"
+	}
+	return err.Error()
+}

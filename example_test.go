@@ -23,7 +23,7 @@ func Example() {
 		criteria.WithCheckpoint(checkpoint),
 		criteria.WithDataset(fakes.Dataset(30, 8, 8, 1)),
 		criteria.WithOutputDir(output),
-		criteria.WithEpochs(3),
+		criteria.Configure(func(c *criteria.Config) { c.Train.Epochs = 3 }),
 		criteria.WithEngine(&fakes.Engine{}),
 		criteria.WithTokenizer(&fakes.Tokenizer{}),
 		criteria.WithHooks(criteria.Hooks{Epoch: func(e criteria.EpochEvent) { fmt.Println("epoch", e.Epoch, "of", e.Epochs) }}),
@@ -75,9 +75,10 @@ func ExampleNewStudy() {
 	study, err := criteria.NewStudy(append([]criteria.StudyOption{
 		criteria.WithCheckpoint(checkpoint),
 		criteria.WithOutputDir(output),
-		criteria.WithStorage(""), // in memory; sqlite:///optuna.db or postgresql://… can be continued and shared
-		criteria.WithTrials(3),
-		criteria.WithEpochs(3),
+		criteria.Configure(func(c *criteria.Config) {
+			c.HPO.Storage = "" // in memory; sqlite:///optuna.db or postgresql://… can be continued and shared
+			c.HPO.NTrials, c.Train.Epochs = 3, 3
+		}),
 		criteria.WithHooks(criteria.Hooks{Trial: func(e criteria.TrialEvent) {
 			fmt.Println("trial", e.Trial.Number, e.Trial.State, "after", len(e.Trial.Scores), "epochs")
 		}}),
@@ -152,7 +153,7 @@ train:
 
 // Options are checked when a Trainer is made, before anything is opened.
 func ExampleNewTrainer() {
-	_, err := criteria.NewTrainer(criteria.WithThreads(-1), criteria.WithLearningRate(3))
+	_, err := criteria.NewTrainer(criteria.WithThreads(-1), criteria.Configure(func(c *criteria.Config) { c.Train.LearningRate = 3 }))
 	fmt.Println(errors.Is(err, criteria.ErrInvalidOption), errors.Is(err, criteria.ErrInvalidConfig))
 	fmt.Println(err)
 	// Output:
@@ -161,17 +162,6 @@ func ExampleNewTrainer() {
 	// criteria: configuration: 2 problems
 	//   train.learning_rate = 3.0: want a number above 0, up to 1
 	//   train.threads = -1: want a number from 0 to 1024
-}
-
-// Hooks see every step, so a service can export what it likes to.
-func ExampleJoinHooks() {
-	speed := criteria.Hooks{Step: func(e criteria.StepEvent) { fmt.Println(e.Phase, e.Pairs, "of", e.Total) }}
-	rate := criteria.Hooks{Step: func(e criteria.StepEvent) { fmt.Println("learning rate", e.LearningRate) }}
-	hooks := criteria.JoinHooks(speed, rate)
-	hooks.Step(criteria.StepEvent{Phase: criteria.PhaseTrain, Pairs: 16, Total: 1000, LearningRate: 1e-5})
-	// Output:
-	// train 16 of 1000
-	// learning rate 1e-05
 }
 
 // Pairs of concurrent calls are computed together; a call that comes when too
@@ -284,7 +274,7 @@ func exampleModel() (dir string, remove func()) {
 	defer os.RemoveAll(checkpoint)
 	trainer, err := criteria.NewTrainer(
 		criteria.WithCheckpoint(checkpoint), criteria.WithDataset(fakes.Dataset(30, 8, 8, 1)), criteria.WithOutputDir(output),
-		criteria.WithEpochs(3), criteria.WithEngine(&fakes.Engine{}), criteria.WithTokenizer(&fakes.Tokenizer{}),
+		criteria.Configure(func(c *criteria.Config) { c.Train.Epochs = 3 }), criteria.WithEngine(&fakes.Engine{}), criteria.WithTokenizer(&fakes.Tokenizer{}),
 	)
 	if err != nil {
 		panic(err)

@@ -19,7 +19,9 @@ import (
 func trainTiny(ctx context.Context, dir string, opts ...criteria.TrainerOption) (string, error) {
 	trainer, err := criteria.NewTrainer(append([]criteria.TrainerOption{
 		criteria.WithCheckpoint("testdata/sample/tiny-deberta"), criteria.WithDataset(fakes.Dataset(12, 6, 6, 1)),
-		criteria.WithMaxLength(64), criteria.WithEpochs(1), criteria.WithOutputDir(dir),
+		criteria.Configure(func(c *criteria.Config) {
+			c.Model.Tokenizer.MaxLength, c.Train.Epochs = 64, 1
+		}), criteria.WithOutputDir(dir),
 	}, opts...)...)
 	if err != nil {
 		return "", err
@@ -70,7 +72,9 @@ func ExampleExportTransformers() {
 		return
 	}
 	defer os.RemoveAll(dir)
-	modelDir, err := trainTiny(ctx, dir, criteria.WithHead(criteria.HeadConfig{PoolingStrategy: "cls", Activation: "gelu"}))
+	modelDir, err := trainTiny(ctx, dir, criteria.Configure(func(c *criteria.Config) {
+		c.Model.Head = criteria.HeadConfig{PoolingStrategy: "cls", Activation: "gelu"}
+	}))
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -97,8 +97,8 @@ type TrialEvent struct {
 	Trials   int    // that it is to have
 }
 
-// JoinHooks returns hooks that call all of h in order.
-func JoinHooks(h ...Hooks) Hooks {
+// joinHooks returns hooks that call all of h in order.
+func joinHooks(h ...Hooks) Hooks {
 	return Hooks{
 		Download:   joined(h, func(h Hooks) func(DownloadEvent) { return h.Download }),
 		Start:      joined(h, func(h Hooks) func(StartEvent) { return h.Start }),

@@ -21,8 +21,9 @@ func TestDefaultEngine(t *testing.T) {
 	train := func(t *testing.T, threads int, opts ...criteria.TrainerOption) *criteria.Result {
 		t.Helper()
 		trainer, err := criteria.NewTrainer(append([]criteria.TrainerOption{
-			criteria.WithCheckpoint(checkpoint), criteria.WithDataset(fakes.Dataset(12, 6, 6, 1)), criteria.WithMaxLength(64),
-			criteria.WithEpochs(2), criteria.WithLearningRate(1e-3), criteria.WithOutputDir(t.TempDir()), criteria.WithThreads(threads),
+			criteria.WithCheckpoint(checkpoint), criteria.WithDataset(fakes.Dataset(12, 6, 6, 1)), criteria.Configure(func(c *criteria.Config) {
+				c.Model.Tokenizer.MaxLength, c.Train.Epochs, c.Train.LearningRate = 64, 2, 1e-3
+			}), criteria.WithOutputDir(t.TempDir()), criteria.WithThreads(threads),
 		}, opts...)...)
 		if err != nil {
 			t.Fatal(err)
@@ -63,7 +64,9 @@ func TestDefaultEngine(t *testing.T) {
 			options := func(place criteria.TrainerOption, threads int) []criteria.TrainerOption {
 				return []criteria.TrainerOption{
 					criteria.WithConfig(config), criteria.WithCheckpoint(checkpoint), criteria.WithDataset(fakes.Dataset(12, 6, 6, 1)),
-					criteria.WithMaxLength(64), criteria.WithEpochs(2), criteria.WithLearningRate(1e-3), criteria.WithThreads(threads), place,
+					criteria.Configure(func(c *criteria.Config) {
+						c.Model.Tokenizer.MaxLength, c.Train.Epochs, c.Train.LearningRate = 64, 2, 1e-3
+					}), criteria.WithThreads(threads), place,
 					criteria.WithHooks(criteria.Hooks{Step: func(e criteria.StepEvent) {
 						if e.Phase == criteria.PhaseTrain && e.Step == 4 {
 							cancel()
@@ -158,7 +161,7 @@ func TestDefaultEngine(t *testing.T) {
 	t.Run("a trained model can be trained further", func(t *testing.T) {
 		// At a rate of next to nothing the scores must stay what they were: encoder
 		// and head were both taken over.
-		again := train(t, 2, criteria.WithCheckpoint(first.ModelDir()), criteria.WithLearningRate(1e-12))
+		again := train(t, 2, criteria.WithCheckpoint(first.ModelDir()), criteria.Configure(func(c *criteria.Config) { c.Train.LearningRate = 1e-12 }))
 		if diff := cmp.Diff(first.Test, again.Test, cmpopts.EquateApprox(1e-5, 0)); diff != "" {
 			t.Errorf("test scores (-first +again):\n%s", diff)
 		}

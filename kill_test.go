@@ -69,7 +69,7 @@ type victimResult struct {
 // update, resuming if there is something to resume. It writes a line to
 // stdout for everything it does.
 func victim(dir string) error {
-	tracker, err := criteria.NewMLflowTracker(os.Getenv(victimTracking), "killed", criteria.WithSystemMetrics(0))
+	tracker, err := criteria.NewMLflowTracker(criteria.WithTrackingURI(os.Getenv(victimTracking)), criteria.WithExperiment("killed"), criteria.WithSystemMetrics(0))
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func trainMany(engine, checkpoint string) error {
 		criteria.WithConfig(config), criteria.WithCheckpoint(checkpoint), criteria.WithDataset(data), criteria.WithThreads(1), criteria.WithOutputDir(dir),
 	}
 	if engine == "fake" { // which leaves time for a tracker
-		tracker, err := criteria.NewMLflowTracker(filepath.Join(dir, "mlruns"), "many")
+		tracker, err := criteria.NewMLflowTracker(criteria.WithTrackingURI(filepath.Join(dir, "mlruns")), criteria.WithExperiment("many"))
 		if err != nil {
 			return err
 		}

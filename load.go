@@ -31,7 +31,6 @@ type serving struct {
 	threshold  float64
 	tuned      bool
 	calibrated bool
-	uri        string
 	cache      string
 }
 
@@ -98,17 +97,20 @@ func WithCalibration() LoadOption {
 	return loadOption(func(s *settings) error { s.serving.calibrated = true; return nil })
 }
 
-// WithTrackingURI says in which store of MLflow runs:/ID/model is to be found,
-// as for [NewMLflowTracker]. Default: MLFLOW_TRACKING_URI, or else
-// sqlite:///mlflow.db.
-func WithTrackingURI(uri string) LoadOption {
-	return loadOption(func(s *settings) error { s.serving.uri = uri; return nil })
-}
-
 // WithModelCache sets the folder in which models from MLflow are kept. Default:
 // criteria/models in the user's cache folder.
 func WithModelCache(dir string) LoadOption {
 	return loadOption(func(s *settings) error { s.serving.cache = dir; return nil })
+}
+
+// WithEvaluator replaces the engine of a classifier by something smaller: open
+// returns what computes the logits of the model in spec.Dir. The classifier closes
+// it.
+func WithEvaluator(open func(ctx context.Context, spec ModelSpec) (Evaluator, error)) LoadOption {
+	return loadOption(func(s *settings) error {
+		s.evaluator = open
+		return notNil("WithEvaluator", open == nil)
+	})
 }
 
 // Load opens a model. location is one of
@@ -219,11 +221,7 @@ func open(ctx context.Context, dir string, s *settings, cleanup func() error) (_
 		}
 		c.closers.add(c.tokenizer.Close)
 	}
-	engine := s.engine
-	if engine == nil {
-		engine = engineOn(s.device)
-	}
-	if c.session, err = engine.Open(ctx, ModelSpec{Dir: dir, Threads: s.threads}); err != nil {
+	if c.session, err = s.openEvaluator(ctx, ModelSpec{Dir: dir, Threads: s.threads, Device: s.device}); err != nil {
 		return nil, openError(dir, err)
 	}
 	c.closers.add(c.session.Close)
@@ -237,6 +235,17 @@ func open(ctx context.Context, dir string, s *settings, cleanup func() error) (_
 	}
 	s.log.Info("model loaded", "dir", dir, "device", describe(c.session).Device, "tokenizer", implementation(c.tokenizer))
 	return c, nil
+}
+
+// openEvaluator opens what computes for a classifier.
+func (s *settings) openEvaluator(ctx context.Context, spec ModelSpec) (Evaluator, error) {
+	if s.evaluator != nil {
+		return s.evaluator(ctx, spec)
+	}
+	if s.engine != nil {
+		return s.engine.Open(ctx, spec)
+	}
+	return ONNXRuntime("").Open(ctx, spec)
 }
 
 // readTokenizerConfig finds out how the texts were cut in training. A folder
@@ -294,7 +303,7 @@ func fetchModel(ctx context.Context, uri string, s *settings) (dir string, err e
 		}
 		cache = filepath.Join(cache, "criteria", "models")
 	}
-	tracker, err := NewMLflowTracker(s.serving.uri, "", WithTrackerLogger(s.log), WithSystemMetrics(0))
+	tracker, err := NewMLflowTracker(WithTrackingURI(s.store.uri), WithLogger(s.log), WithSystemMetrics(0))
 	if err != nil {
 		return "", err
 	}

@@ -80,7 +80,7 @@ func (brokenFS) Open(name string) (fs.File, error) {
 // stored returns the ID of a run whose model is in the store at uri.
 func stored(t *testing.T, b *bench, uri string) string {
 	t.Helper()
-	tracker, err := criteria.NewMLflowTracker(uri, "test", criteria.WithSystemMetrics(0))
+	tracker, err := criteria.NewMLflowTracker(criteria.WithTrackingURI(uri), criteria.WithExperiment("test"), criteria.WithSystemMetrics(0))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,8 +72,7 @@ func TestStudyJobsFitMemory(t *testing.T) {
 	run := func(jobs, length int) (*criteria.StudyResult, string) {
 		var log lines
 		s, err := criteria.NewStudy(
-			criteria.WithCheckpoint(checkpoint), criteria.WithDataset(fakes.Dataset(6, 6, 6, 1)), criteria.WithMaxLength(length),
-			criteria.WithEpochs(1), criteria.WithOutputDir(t.TempDir()), criteria.WithStorage(""), criteria.WithTrials(2), criteria.WithJobs(jobs),
+			criteria.WithCheckpoint(checkpoint), criteria.WithDataset(fakes.Dataset(6, 6, 6, 1)), criteria.Configure(func(c *criteria.Config) { c.Model.Tokenizer.MaxLength, c.Train.Epochs = length, 1 }), criteria.WithOutputDir(t.TempDir()), criteria.Configure(func(c *criteria.Config) { c.HPO.Storage, c.HPO.NTrials, c.HPO.NJobs = "", 2, jobs }),
 			criteria.WithLogger(slog.New(slog.NewTextHandler(&log, nil))),
 		)
 		if err != nil {

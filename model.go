@@ -12,7 +12,7 @@ import (
 // pairs of concurrent calls are computed together, so that many small calls cost
 // little more than a large one.
 type Classifier struct {
-	session   Session
+	session   Evaluator
 	tokenizer Tokenizer
 	config    TokenizerConfig
 	batchSize int

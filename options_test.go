@@ -25,9 +25,10 @@ func TestOptionsSetTheConfig(t *testing.T) {
 	want.Train.EarlyStoppingPatience, want.Train.Threads = 0, 2
 	want.Train.BatchSize, want.Train.EvalBatchSize = 4, 4
 	trainer, err := criteria.NewTrainer(
-		criteria.WithCheckpoint("first"), criteria.WithCheckpoint("some/model"), criteria.WithHead(head), criteria.WithMaxLength(64),
-		criteria.WithData("d", "c.json"), criteria.WithSeed(7), criteria.WithEpochs(9), criteria.WithLearningRate(1e-4),
-		criteria.WithEarlyStopping(0), criteria.WithThreads(2), criteria.WithBatchSize(4),
+		criteria.WithCheckpoint("first"), criteria.WithCheckpoint("some/model"), criteria.Configure(func(c *criteria.Config) { c.Model.Head, c.Model.Tokenizer.MaxLength = head, 64 }),
+		criteria.WithData("d", "c.json"), criteria.WithSeed(7), criteria.Configure(func(c *criteria.Config) {
+			c.Train.Epochs, c.Train.LearningRate, c.Train.EarlyStoppingPatience = 9, 1e-4, 0
+		}), criteria.WithThreads(2), criteria.WithBatchSize(4),
 		criteria.WithConfig(base), // last, and yet it takes nothing back
 	)
 	if err != nil {
@@ -47,7 +48,7 @@ func TestOptionsSetTheConfig(t *testing.T) {
 
 func TestNewTrainerReportsEverything(t *testing.T) {
 	_, err := criteria.NewTrainer(
-		criteria.WithThreads(-1), criteria.WithTracker(nil), criteria.WithOutputDir(""), criteria.WithEpochs(0), criteria.WithLearningRate(2), nil,
+		criteria.WithThreads(-1), criteria.WithTracker(nil), criteria.WithOutputDir(""), criteria.Configure(func(c *criteria.Config) { c.Train.Epochs, c.Train.LearningRate = 0, 2 }), nil,
 	)
 	if !errors.Is(err, criteria.ErrInvalidOption) || !errors.Is(err, criteria.ErrInvalidConfig) {
 		t.Fatalf("error %v; want invalid options and an invalid configuration", err)

@@ -29,7 +29,7 @@ type job struct {
 }
 
 func newJob(s *settings, p plan) *job {
-	return &job{settings: s, cfg: s.config.clone(), plan: p, events: JoinHooks(s.hooks...), began: s.now()}
+	return &job{settings: s, cfg: s.config.clone(), plan: p, events: joinHooks(s.hooks...), began: s.now()}
 }
 
 // backend returns what computes: the engine that was injected, or that of the
@@ -38,7 +38,7 @@ func (j *job) backend() Engine {
 	if j.engine != nil {
 		return j.engine
 	}
-	return engineOn(j.cfg.Device)
+	return ONNXRuntime("")
 }
 
 // training is the plan of a run of a [Trainer].

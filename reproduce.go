@@ -29,21 +29,14 @@ const (
 
 // ReproduceOption configures [Reproduce]. Every [TrainerOption] is one: on top
 // of the configuration of the run, they say for example where its data are now.
-// WithConfig has no effect: the configuration is the run's.
+// WithConfig has no effect: the configuration is the run's. [WithTrackingURI] and
+// [WithExperiment] say where the run is recorded, and where the new one is to be;
+// by default that is what MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say.
 type ReproduceOption interface{ applyReproduce(*reproduction) error }
 
 type reproduceOption func(*reproduction) error
 
 func (f reproduceOption) applyReproduce(p *reproduction) error { return f(p) }
-
-// WithStore says where the run is recorded, and where the new one is to be, as
-// [NewMLflowTracker] does, with the same defaults.
-func WithStore(uri, experiment string) ReproduceOption {
-	return reproduceOption(func(p *reproduction) error {
-		p.uri, p.experiment = uri, experiment
-		return nil
-	})
-}
 
 // WithTolerance sets by how much a metric may differ. Default 0.005, half a
 // percentage point.
@@ -173,15 +166,15 @@ func (p *reproduction) repeat(ctx context.Context) (*run, error) {
 // reproduction is one call of [Reproduce].
 type reproduction struct {
 	*settings
-	uri, experiment string
-	original        mlflow.Run
-	out             Reproduction
+	original mlflow.Run
+	out      Reproduction
 }
 
 // fetch reads the run and all that is needed to repeat it, checks it, and sets
 // up the settings.
 func (p *reproduction) fetch(ctx context.Context) (err error) {
-	tracker, err := NewMLflowTracker(p.uri, p.experiment, WithTrackerLogger(p.log), WithSystemMetrics(0))
+	tracker, err := NewMLflowTracker(
+		WithTrackingURI(p.store.uri), WithExperiment(p.store.experiment), WithLogger(p.log), WithSystemMetrics(0))
 	if err != nil {
 		return err
 	}

@@ -39,13 +39,15 @@ func record(t *testing.T, uri string) recorded {
 			t.Fatal(err)
 		}
 	}
-	tracker, err := criteria.NewMLflowTracker(uri, "test", criteria.WithSystemMetrics(0))
+	tracker, err := criteria.NewMLflowTracker(criteria.WithTrackingURI(uri), criteria.WithExperiment("test"), criteria.WithSystemMetrics(0))
 	if err != nil {
 		t.Fatal(err)
 	}
 	trainer, err := criteria.NewTrainer(
 		criteria.WithCheckpoint("testdata/sample/tiny-deberta"), criteria.WithData(r.data, "testdata/sample/criteria.json"),
-		criteria.WithEpochs(2), criteria.WithLearningRate(5e-3), criteria.WithMaxLength(64), criteria.WithOutputDir(t.TempDir()), criteria.WithTracker(tracker),
+		criteria.Configure(func(c *criteria.Config) {
+			c.Train.Epochs, c.Train.LearningRate, c.Model.Tokenizer.MaxLength = 2, 5e-3, 64
+		}), criteria.WithOutputDir(t.TempDir()), criteria.WithTracker(tracker),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +61,7 @@ func record(t *testing.T, uri string) recorded {
 func (r recorded) reproduce(t *testing.T, opts ...criteria.ReproduceOption) (*criteria.Reproduction, error) {
 	t.Helper()
 	return criteria.Reproduce(t.Context(), r.result.RunID, append([]criteria.ReproduceOption{
-		criteria.WithStore(r.uri, "test"), criteria.WithOutputDir(t.TempDir()),
+		criteria.WithTrackingURI(r.uri), criteria.WithExperiment("test"), criteria.WithOutputDir(t.TempDir()),
 	}, opts...)...)
 }
 
@@ -293,7 +295,7 @@ func TestReproduceCatches(t *testing.T) {
 		}
 	})
 	t.Run("a run that is not there", func(t *testing.T) {
-		_, err := criteria.Reproduce(t.Context(), strings.Repeat("0", 32), criteria.WithStore(original.uri, "test"), criteria.WithOutputDir(t.TempDir()))
+		_, err := criteria.Reproduce(t.Context(), strings.Repeat("0", 32), criteria.WithTrackingURI(original.uri), criteria.WithExperiment("test"), criteria.WithOutputDir(t.TempDir()))
 		if !errors.Is(err, mlflow.ErrNotFound) {
 			t.Errorf("error %v; want not found", err)
 		}
@@ -307,7 +309,7 @@ func TestReproduceCatches(t *testing.T) {
 	t.Run("interrupted", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 		defer cancel()
-		if _, err := criteria.Reproduce(ctx, original.result.RunID, criteria.WithStore(original.uri, "test")); err == nil {
+		if _, err := criteria.Reproduce(ctx, original.result.RunID, criteria.WithTrackingURI(original.uri), criteria.WithExperiment("test")); err == nil {
 			t.Error("no error; want one")
 		}
 	})

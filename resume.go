@@ -34,6 +34,9 @@ func (e *CheckpointError) Error() string {
 	return fmt.Sprintf("criteria: checkpoint %s: %v", e.Dir, e.Err)
 }
 
+// Is reports whether target is [ErrCheckpoint].
+func (e *CheckpointError) Is(target error) bool { return target == ErrCheckpoint }
+
 // Unwrap returns the cause.
 func (e *CheckpointError) Unwrap() error { return e.Err }
 

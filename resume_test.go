@@ -287,9 +287,11 @@ func TestResumeNeedsTheSameRun(t *testing.T) {
 		option criteria.TrainerOption
 		want   criteria.CheckpointError
 	}{
-		"rate":    {criteria.WithLearningRate(3e-5), criteria.CheckpointError{Key: "train.learning_rate", Want: "2e-05", Got: "3e-05"}},
-		"seed":    {criteria.WithSeed(43), criteria.CheckpointError{Key: "train.seed", Want: "42", Got: "43"}},
-		"head":    {criteria.WithHead(criteria.HeadConfig{NumLayers: 1, HiddenDims: []int{128}, Activation: "relu", Dropout: 0.1, PoolingStrategy: "cls"}), criteria.CheckpointError{Key: "model.head.hidden_dims", Want: "[256]", Got: "[128]"}},
+		"rate": {criteria.Configure(func(c *criteria.Config) { c.Train.LearningRate = 3e-5 }), criteria.CheckpointError{Key: "train.learning_rate", Want: "2e-05", Got: "3e-05"}},
+		"seed": {criteria.WithSeed(43), criteria.CheckpointError{Key: "train.seed", Want: "42", Got: "43"}},
+		"head": {criteria.Configure(func(c *criteria.Config) {
+			c.Model.Head = criteria.HeadConfig{NumLayers: 1, HiddenDims: []int{128}, Activation: "relu", Dropout: 0.1, PoolingStrategy: "cls"}
+		}), criteria.CheckpointError{Key: "model.head.hidden_dims", Want: "[256]", Got: "[128]"}},
 		"file":    {criteria.WithDataset(other), criteria.CheckpointError{Key: "the SHA-256 of data file posts.csv", Want: strings.Repeat("0", 64), Got: strings.Repeat("1", 64)}},
 		"another": {criteria.WithDataset(more), criteria.CheckpointError{Key: "the SHA-256 of data file more.csv", Want: "absent", Got: "2"}},
 		"text":    {criteria.WithDataset(text), criteria.CheckpointError{Key: "the digest of the train split"}},
@@ -402,7 +404,7 @@ func TestResumeInMLflow(t *testing.T) {
 	otherURI, other := tracking("other.db")
 	using := func(b *bench, uri string, log *strings.Builder) []criteria.TrainerOption {
 		logger := slog.New(slog.NewTextHandler(log, nil))
-		tracker, err := criteria.NewMLflowTracker(uri, "test", criteria.WithSystemMetrics(0), criteria.WithTrackerLogger(logger))
+		tracker, err := criteria.NewMLflowTracker(criteria.WithTrackingURI(uri), criteria.WithExperiment("test"), criteria.WithSystemMetrics(0), criteria.WithLogger(logger))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -196,6 +196,7 @@ func (r *run) modelSpec(c Config) ModelSpec {
 		Dir:     r.base.Dir,
 		Head:    head,
 		Threads: t.Threads,
+		Device:  c.Device,
 		Training: &TrainingSpec{
 			Seed: t.Seed, Optimizer: t.OptimizerType, WeightDecay: t.WeightDecay,
 			MaxGradNorm: t.MaxGradNorm, Accumulation: t.GradientAccumulationSteps,

@@ -17,7 +17,7 @@ func openError(dir string, err error) error {
 }
 
 // describe asks a session what it runs on.
-func describe(s Session) SessionInfo {
+func describe(s Evaluator) SessionInfo {
 	if d, ok := s.(Describer); ok {
 		return d.Describe()
 	}

@@ -42,48 +42,6 @@ type studySettings struct {
 	pruner   goptuna.Pruner          // nil: that of the configuration
 }
 
-// studyField is an option for one field of the configuration of a study.
-func studyField(set func(c *HPOConfig)) StudyOption {
-	return studyOption(func(s *studySettings) error {
-		s.edits = append(s.edits, func(c *Config) { set(&c.HPO) })
-		return nil
-	})
-}
-
-// WithStudyName sets hpo.study_name. A study of that name in the storage is
-// continued. Default debertav3-criteria-hpo.
-func WithStudyName(name string) StudyOption {
-	return studyField(func(c *HPOConfig) { c.StudyName = name })
-}
-
-// WithStorage sets hpo.storage: the database that keeps the study, by a URL as
-// Optuna has it, such as sqlite:///optuna.db, postgresql://user@host/database or
-// mysql://user@host/database. Any number of processes may share one, and Optuna's
-// own tools read it. An empty one keeps nothing. Default sqlite:///optuna.db.
-func WithStorage(url string) StudyOption {
-	return studyField(func(c *HPOConfig) { c.Storage = url })
-}
-
-// WithTrials sets hpo.n_trials: the number of trials, complete or pruned, that
-// the study is to have in the end, over all processes and continuations.
-// Default 30.
-func WithTrials(n int) StudyOption {
-	return studyField(func(c *HPOConfig) { c.NTrials = n })
-}
-
-// WithJobs sets hpo.n_jobs: the number of trials that this process runs at the
-// same time. They share its processors, and there are fewer if memory does not
-// suffice for all. Default 1.
-func WithJobs(n int) StudyOption {
-	return studyField(func(c *HPOConfig) { c.NJobs = n })
-}
-
-// WithSearchSpace sets hpo.search_space.
-func WithSearchSpace(space SearchSpace) StudyOption {
-	space = Config{HPO: HPOConfig{SearchSpace: space}}.clone().HPO.SearchSpace
-	return studyField(func(c *HPOConfig) { c.SearchSpace = space })
-}
-
 // WithSampler replaces the sampler that hpo.sampler names by any of goptuna's. If
 // it is a [goptuna.RelativeSampler] too, it draws together the hyperparameters
 // that every trial has.
@@ -265,6 +223,9 @@ func (e *StudyError) Error() string {
 	return fmt.Sprintf("criteria: study %s in %s: %s is %s, but the study was created with %s; go on with the same or choose another hpo.study_name",
 		e.Study, e.Storage, e.Key, e.Got, e.Want)
 }
+
+// Is reports whether target is [ErrStudy].
+func (e *StudyError) Is(target error) bool { return target == ErrStudy }
 
 // samplers returns what draws the hyperparameters.
 func (s *studySettings) samplers() (goptuna.Sampler, goptuna.RelativeSampler) {

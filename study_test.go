@@ -39,8 +39,9 @@ func (b *bench) study(t *testing.T, opts ...criteria.StudyOption) *criteria.Stud
 	t.Helper()
 	all := append([]criteria.StudyOption{
 		criteria.WithConfig(b.config), criteria.WithDataset(b.data), criteria.WithEngine(b.engine), criteria.WithTracker(b.tracker),
-		criteria.WithTokenizer(&fakes.Tokenizer{}), criteria.WithOutputDir(b.dir), criteria.WithTrials(12), criteria.WithEpochs(4),
-		criteria.WithStorage("sqlite:///" + filepath.Join(b.config.Model.Checkpoint, "optuna.db")),
+		criteria.WithTokenizer(&fakes.Tokenizer{}), criteria.WithOutputDir(b.dir), criteria.Configure(func(c *criteria.Config) {
+			c.HPO.NTrials, c.Train.Epochs, c.HPO.Storage = 12, 4, "sqlite:///"+filepath.Join(b.config.Model.Checkpoint, "optuna.db")
+		}),
 	}, opts...)
 	s, err := criteria.NewStudy(all...)
 	if err != nil {
@@ -271,12 +272,12 @@ var untimed = cmpopts.IgnoreFields(criteria.Trial{}, "RunID", "Started", "Ended"
 
 func TestStudyRepeatsItself(t *testing.T) {
 	b := newStudyBench(t)
-	first, again := search(t, b.study(t, criteria.WithStorage(""))), search(t, b.study(t, criteria.WithStorage("")))
+	first, again := search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.Storage = "" }))), search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.Storage = "" })))
 	if diff := cmp.Diff(first.Trials, again.Trials, untimed); diff != "" {
 		t.Errorf("one seed gives two studies (-first +again):\n%s", diff)
 	}
 	b.config.HPO.Sampler.Seed = nil
-	drawn := search(t, b.study(t, criteria.WithStorage(""), criteria.WithTrials(2)))
+	drawn := search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.Storage, c.HPO.NTrials = "", 2 })))
 	if cmp.Equal(first.Trials[:2], drawn.Trials, untimed) {
 		t.Error("without a seed the study is the same")
 	}
@@ -285,8 +286,8 @@ func TestStudyRepeatsItself(t *testing.T) {
 // A study that is run in parts is the one that is run at once.
 func TestStudyContinues(t *testing.T) {
 	b := newStudyBench(t)
-	whole := search(t, b.study(t, criteria.WithStorage("")))
-	part := search(t, b.study(t, criteria.WithTrials(7)))
+	whole := search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.Storage = "" })))
+	part := search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.NTrials = 7 })))
 	if len(part.Trials) != 7 {
 		t.Fatalf("%d trials, want 7", len(part.Trials))
 	}
@@ -305,7 +306,7 @@ func TestStudyContinues(t *testing.T) {
 	// A study that has all its trials is only reported again.
 	sessions = len(b.engine.Specs())
 	b.dir = t.TempDir()
-	if done := search(t, b.study(t, criteria.WithTrials(5))); len(done.Trials) != 12 || done.Best.Number != rest.Best.Number {
+	if done := search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.NTrials = 5 }))); len(done.Trials) != 12 || done.Best.Number != rest.Best.Number {
 		t.Errorf("%d trials, best %d", len(done.Trials), done.Best.Number)
 	}
 	if got := len(b.engine.Specs()); got != sessions {
@@ -322,7 +323,7 @@ func TestStudyInterrupted(t *testing.T) {
 		b.config.HPO.Retries = retries
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cause := errors.New("no more")
-		s := b.study(t, criteria.WithTrials(6), criteria.WithHooks(criteria.Hooks{Epoch: func(e criteria.EpochEvent) {
+		s := b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.NTrials = 6 }), criteria.WithHooks(criteria.Hooks{Epoch: func(e criteria.EpochEvent) {
 			if e.Trial == 3 && e.Epoch == 2 {
 				cancel(cause)
 			}
@@ -345,7 +346,7 @@ func TestStudyInterrupted(t *testing.T) {
 			}
 		}
 
-		rest := search(t, b.study(t, criteria.WithTrials(6)))
+		rest := search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.NTrials = 6 })))
 		if n := states(rest); n[criteria.TrialFailed] != 1 || n[criteria.TrialCompleted]+n[criteria.TrialPruned] != 6 || parent.Status != criteria.RunFinished {
 			t.Errorf("continued, the study has %v and is %s", n, parent.Status)
 		}
@@ -385,7 +386,7 @@ func TestStudyOutlivesFailures(t *testing.T) {
 					r.Loss = math.NaN()
 				}
 			}
-			result := search(t, b.study(t, criteria.WithTrials(4)))
+			result := search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.NTrials = 4 })))
 			if n := states(result); n[criteria.TrialFailed] != 1 || len(result.Trials) != 5 || result.Trials[1].State != criteria.TrialFailed || result.Trials[1].Reason == "" {
 				t.Errorf("%+v", result.Trials)
 			}
@@ -427,19 +428,19 @@ func TestStudyOutlivesFailures(t *testing.T) {
 
 func TestStudyRefusesAnother(t *testing.T) {
 	b := newStudyBench(t)
-	search(t, b.study(t, criteria.WithTrials(1)))
+	search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.NTrials = 1 })))
 	sizes := b.config.HPO.SearchSpace
 	sizes.BatchSize.Choices = []int{4, 8}
 	for key, option := range map[string]criteria.StudyOption{
 		"the test split":              criteria.WithDataset(fakes.Dataset(20, 6, 6, 2)),
-		"hpo.search_space.batch_size": criteria.WithSearchSpace(sizes),
+		"hpo.search_space.batch_size": criteria.Configure(func(c *criteria.Config) { c.HPO.SearchSpace = sizes }),
 	} {
 		var other *criteria.StudyError
-		if _, err := b.study(t, criteria.WithTrials(2), option).Run(t.Context()); !errors.As(err, &other) || other.Key != key {
+		if _, err := b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.NTrials = 2 }), option).Run(t.Context()); !errors.As(err, &other) || other.Key != key {
 			t.Errorf("error %v; want a *StudyError about %s", err, key)
 		}
 	}
-	if result := search(t, b.study(t, criteria.WithTrials(2), criteria.WithEpochs(3))); len(result.Trials) != 2 {
+	if result := search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.NTrials, c.Train.Epochs = 2, 3 }))); len(result.Trials) != 2 {
 		t.Error("other epochs are no reason to refuse")
 	}
 }
@@ -468,7 +469,7 @@ func TestStudyJobs(t *testing.T) {
 		}
 		return nil
 	}
-	result := search(t, b.study(t, criteria.WithJobs(2), criteria.WithThreads(4), criteria.WithHooks(criteria.Hooks{
+	result := search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.NJobs = 2 }), criteria.WithThreads(4), criteria.WithHooks(criteria.Hooks{
 		Step: func(criteria.StepEvent) { t.Error("steps of two trials at the same time are told") },
 	})))
 	if n := states(result); n[criteria.TrialCompleted]+n[criteria.TrialPruned] != 12 || most.Load() != 2 {
@@ -494,7 +495,7 @@ func TestStudyJobs(t *testing.T) {
 func TestStudyKeepsModels(t *testing.T) {
 	b := newStudyBench(t)
 	b.config.HPO.SaveModels = true
-	result := search(t, b.study(t, criteria.WithTrials(2)))
+	result := search(t, b.study(t, criteria.Configure(func(c *criteria.Config) { c.HPO.NTrials = 2 })))
 	for _, trial := range result.Trials {
 		classifier, err := criteria.Load(t.Context(), filepath.Join(b.dir, "trials", fmt.Sprintf("%04d", trial.Number), "best_model"),
 			criteria.WithEngine(b.engine), criteria.WithTokenizer(&fakes.Tokenizer{}))
@@ -518,7 +519,7 @@ func TestStudyWithGoptuna(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newStudyBench(t)
-			result := search(t, b.study(t, append(options, criteria.WithTrials(5))...))
+			result := search(t, b.study(t, append(options, criteria.Configure(func(c *criteria.Config) { c.HPO.NTrials = 5 }))...))
 			if len(result.Trials) != 5 {
 				t.Errorf("%v", states(result))
 			}
@@ -545,7 +546,9 @@ func goptunaPruner() (goptuna.Pruner, error) { return firstEpoch{}, nil }
 
 func TestNewStudyReportsEveryProblem(t *testing.T) {
 	_, err := criteria.NewStudy(
-		criteria.WithTrials(0), criteria.WithJobs(-1), criteria.WithSampler(nil), criteria.WithResume("outputs"), criteria.WithStorage("optuna.db"), nil,
+		criteria.Configure(func(c *criteria.Config) {
+			c.HPO.NTrials, c.HPO.NJobs = 0, -1
+		}), criteria.WithSampler(nil), criteria.WithResume("outputs"), criteria.Configure(func(c *criteria.Config) { c.HPO.Storage = "optuna.db" }), nil,
 	)
 	if !errors.Is(err, criteria.ErrInvalidOption) || !errors.Is(err, criteria.ErrInvalidConfig) {
 		t.Fatalf("error %v", err)

@@ -51,6 +51,7 @@ const (
 // machine are recorded too.
 type MLflowTracker struct {
 	uri, experiment string
+	named           string // by an option; "" if the environment or the default names the store
 	log             *slog.Logger
 	sampling        time.Duration // of system metrics; 0: none
 	getenv          func(string) string
@@ -71,16 +72,6 @@ type trackerOption func(*MLflowTracker) error
 
 func (f trackerOption) applyTracker(t *MLflowTracker) error { return f(t) }
 
-// WithTrackerLogger receives what the tracker has to say: that a store went
-// away and came back, or that something waits to be delivered. Default: it is
-// discarded.
-func WithTrackerLogger(l *slog.Logger) TrackerOption {
-	return trackerOption(func(t *MLflowTracker) error {
-		t.log = l
-		return notNil("WithTrackerLogger", l == nil)
-	})
-}
-
 // WithSystemMetrics sets how often the load of processor, memory, disk, network
 // and, if there are any, NVIDIA GPUs is recorded; 0 turns it off. Default 10 s,
 // or off if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is false.
@@ -94,19 +85,19 @@ func WithSystemMetrics(every time.Duration) TrackerOption {
 	})
 }
 
-// NewMLflowTracker returns a tracker for the store that uri names:
+// NewMLflowTracker returns a tracker for the store that [WithTrackingURI] names:
 //
 //	sqlite:///mlflow.db     a database file; it is created, and may be open in `mlflow server` meanwhile
 //	http://host:5000        a tracking server; also https, also with a path prefix
 //	./mlruns, file:///dir   a folder of files, which MLflow 3 opens with MLFLOW_ALLOW_FILE_STORE=true only
 //
-// An empty uri or experiment stands for MLFLOW_TRACKING_URI and
-// MLFLOW_EXPERIMENT_NAME or, without these, for sqlite:///mlflow.db and
-// debertav3-criteria. Credentials, certificates and retries come from the
+// Without it, or if it is empty, the store is that of MLFLOW_TRACKING_URI or else
+// sqlite:///mlflow.db; without [WithExperiment], the experiment is that of
+// MLFLOW_EXPERIMENT_NAME or else debertav3-criteria. Credentials, certificates and retries come from the
 // variables that MLflow's own client reads (MLFLOW_TRACKING_USERNAME,
 // _PASSWORD, _TOKEN, _SERVER_CERT_PATH and so on). Nothing is opened before a
 // run starts.
-func NewMLflowTracker(uri, experiment string, opts ...TrackerOption) (*MLflowTracker, error) {
+func NewMLflowTracker(opts ...TrackerOption) (*MLflowTracker, error) {
 	t := &MLflowTracker{
 		log: slog.New(slog.DiscardHandler), sampling: 10 * time.Second, getenv: os.Getenv, maxRetries: 2,
 	}
@@ -114,19 +105,12 @@ func NewMLflowTracker(uri, experiment string, opts ...TrackerOption) (*MLflowTra
 	if strings.EqualFold(t.getenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"), "false") {
 		t.sampling = 0
 	}
-	t.uri = cmp.Or(uri, t.getenv("MLFLOW_TRACKING_URI"), defaultTrackingURI)
-	t.experiment = cmp.Or(experiment, t.getenv("MLFLOW_EXPERIMENT_NAME"), defaultExperiment)
-	var errs []error
-	for _, o := range opts {
-		if o == nil {
-			errs = append(errs, &OptionError{Option: "option", Reason: "want an option, not nil"})
-			continue
-		}
-		errs = append(errs, o.applyTracker(t))
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := applyAll(t, opts, TrackerOption.applyTracker); err != nil {
 		return nil, err
 	}
+	t.named = t.uri
+	t.uri = cmp.Or(t.uri, t.getenv("MLFLOW_TRACKING_URI"), defaultTrackingURI)
+	t.experiment = cmp.Or(t.experiment, t.getenv("MLFLOW_EXPERIMENT_NAME"), defaultExperiment)
 	return t, nil
 }
 
@@ -134,6 +118,9 @@ func NewMLflowTracker(uri, experiment string, opts ...TrackerOption) (*MLflowTra
 // the store is away: its ID then begins with "pending-" until the store has
 // answered.
 func (t *MLflowTracker) Start(ctx context.Context, info RunInfo) (TrackedRun, error) {
+	if t.openStore == nil {
+		return nil, errors.New("criteria: this MLflowTracker comes from nowhere: use what NewMLflowTracker returns")
+	}
 	nested := info.Parent != ""
 	store, experiment, err := t.acquire(ctx)
 	if err != nil {
@@ -269,12 +256,12 @@ func (borrowedStore) Close() error { return nil }
 
 // SyncTracking delivers what runs below dir could not send to MLflow before
 // they ended, and marks runs whose process was killed as KILLED. Runs that are
-// still being recorded are left alone. An empty uri stands for the store that
-// each run was started in; if that is a server, it must be the one that
-// MLFLOW_TRACKING_URI names, or there must be no credentials for one. It returns
-// the IDs of the runs that are now complete.
-func SyncTracking(ctx context.Context, dir, uri string, opts ...TrackerOption) (runIDs []string, err error) {
-	t, err := NewMLflowTracker(cmp.Or(uri, defaultTrackingURI), "", opts...)
+// still being recorded are left alone. Each is delivered to the store in which it
+// was started, unless [WithTrackingURI] names another; if that is a server, it must
+// be the one that MLFLOW_TRACKING_URI names, or there must be no credentials for
+// one. It returns the IDs of the runs that are now complete.
+func SyncTracking(ctx context.Context, dir string, opts ...TrackerOption) (runIDs []string, err error) {
+	t, err := NewMLflowTracker(opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -288,8 +275,8 @@ func SyncTracking(ctx context.Context, dir, uri string, opts ...TrackerOption) (
 			return err
 		}
 		runs, err := mlflow.Sync(ctx, p, func(ctx context.Context, from string) (mlflow.Store, error) {
-			if uri != "" {
-				return t.openStore(ctx, uri)
+			if t.named != "" {
+				return t.openStore(ctx, t.named)
 			}
 			trusted, err := mlflow.Trusted(from, t.getenv)
 			if err != nil {

@@ -48,7 +48,7 @@ func BenchmarkTracking(b *testing.B) {
 		return wall, cpu
 	}
 	dir := b.TempDir()
-	tracker, err := criteria.NewMLflowTracker("sqlite:///"+filepath.Join(dir, "mlflow.db"), "bench", criteria.WithSystemMetrics(time.Second))
+	tracker, err := criteria.NewMLflowTracker(criteria.WithTrackingURI("sqlite:///"+filepath.Join(dir, "mlflow.db")), criteria.WithExperiment("bench"), criteria.WithSystemMetrics(time.Second))
 	if err != nil {
 		b.Fatal(err)
 	}

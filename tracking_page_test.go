@@ -95,7 +95,7 @@ func trackExample(t *testing.T, uri string) (experiment, id string) {
 			t.Fatal(err)
 		}
 	}
-	tracker, err := criteria.NewMLflowTracker(uri, "debertav3-criteria", criteria.WithSystemMetrics(0))
+	tracker, err := criteria.NewMLflowTracker(criteria.WithTrackingURI(uri), criteria.WithExperiment("debertav3-criteria"), criteria.WithSystemMetrics(0))
 	check(err)
 	config := criteria.DefaultConfig()
 	config.Model.Checkpoint = "microsoft/deberta-v3-small"

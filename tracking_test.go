@@ -58,8 +58,8 @@ func newTracker(t *testing.T, opts ...TrackerOption) (tracker *MLflowTracker, lo
 	t.Helper()
 	t.Chdir(t.TempDir())
 	log, away = new(bytes.Buffer), new(atomic.Bool)
-	opts = append([]TrackerOption{WithTrackerLogger(slog.New(slog.NewTextHandler(log, nil))), WithSystemMetrics(0)}, opts...)
-	tracker, err := NewMLflowTracker("sqlite:///runs.db", "tests", opts...)
+	opts = append([]TrackerOption{WithTrackingURI("sqlite:///runs.db"), WithExperiment("tests"), WithLogger(slog.New(slog.NewTextHandler(log, nil))), WithSystemMetrics(0)}, opts...)
+	tracker, err := NewMLflowTracker(opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestMLflowTrackerDefaults(t *testing.T) {
 	} {
 		t.Setenv("MLFLOW_TRACKING_URI", c.envURI)
 		t.Setenv("MLFLOW_EXPERIMENT_NAME", c.envExperiment)
-		tracker, err := NewMLflowTracker(c.uri, c.experiment)
+		tracker, err := NewMLflowTracker(WithTrackingURI(c.uri), WithExperiment(c.experiment))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,10 +222,10 @@ func TestMLflowTrackerDefaults(t *testing.T) {
 		t.Errorf("a configuration that leaves it to the environment: %v", err)
 	}
 	t.Setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
-	if tracker, err := NewMLflowTracker("", ""); err != nil || tracker.sampling != 0 {
+	if tracker, err := NewMLflowTracker(); err != nil || tracker.sampling != 0 {
 		t.Errorf("%+v, %v", tracker, err)
 	}
-	_, err := NewMLflowTracker("", "", WithSystemMetrics(time.Microsecond), WithTrackerLogger(nil), nil)
+	_, err := NewMLflowTracker(WithSystemMetrics(time.Microsecond), WithLogger(nil), nil)
 	if !errors.Is(err, ErrInvalidOption) || strings.Count(err.Error(), "criteria:") != 3 {
 		t.Errorf("%v, want all three faults", err)
 	}
@@ -235,7 +235,7 @@ func TestMLflowTrackerDefaults(t *testing.T) {
 // later.
 func TestMLflowTrackerStoreAway(t *testing.T) {
 	for uri, want := range map[string]string{"http://127.0.0.1:1": "mlflow server", "mlflow.db": "sqlite:///mlflow.db", "postgresql://u:secret@h/db": "mlflow server"} {
-		tracker, err := NewMLflowTracker(uri, "x")
+		tracker, err := NewMLflowTracker(WithTrackingURI(uri), WithExperiment("x"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -275,7 +275,7 @@ func TestMLflowTrackerStoreAway(t *testing.T) {
 	if !strings.Contains(log.String(), "SyncTracking") || !strings.Contains(log.String(), "connection refused") {
 		t.Errorf("log: %s", log)
 	}
-	ids, err := SyncTracking(ctx, dir, "")
+	ids, err := SyncTracking(ctx, dir)
 	if err != nil || len(ids) != 2 || !slices.Contains(ids, study.ID()) {
 		t.Fatalf("SyncTracking: %v, %v", ids, err)
 	}
@@ -290,10 +290,10 @@ func TestMLflowTrackerStoreAway(t *testing.T) {
 			t.Errorf("%s: %d points, %s, %v", run.Name, len(history), run.Status, err)
 		}
 	}
-	if ids, err := SyncTracking(ctx, dir, ""); err != nil || len(ids) != 0 {
+	if ids, err := SyncTracking(ctx, dir); err != nil || len(ids) != 0 {
 		t.Errorf("second SyncTracking: %v, %v", ids, err)
 	}
-	if _, err := SyncTracking(ctx, filepath.Join(dir, "absent"), ""); err == nil {
+	if _, err := SyncTracking(ctx, filepath.Join(dir, "absent")); err == nil {
 		t.Error("SyncTracking of a folder that is not there succeeded")
 	}
 }
@@ -303,7 +303,7 @@ func TestMLflowTrackerStoreAway(t *testing.T) {
 func TestMLflowTrackerOrphan(t *testing.T) {
 	const env = "CRITERIA_TEST_ORPHAN"
 	if os.Getenv(env) != "" {
-		tracker, err := NewMLflowTracker("sqlite:///runs.db", "tests")
+		tracker, err := NewMLflowTracker(WithTrackingURI("sqlite:///runs.db"), WithExperiment("tests"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -412,7 +412,7 @@ func TestMLflowTrackerJudged(t *testing.T) {
 // BenchmarkMLflowTracker is what an epoch's metrics cost the training loop.
 func BenchmarkMLflowTracker(b *testing.B) {
 	b.Chdir(b.TempDir())
-	tracker, err := NewMLflowTracker("sqlite:///runs.db", "bench")
+	tracker, err := NewMLflowTracker(WithTrackingURI("sqlite:///runs.db"), WithExperiment("bench"))
 	if err != nil {
 		b.Fatal(err)
 	}

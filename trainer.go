@@ -109,10 +109,8 @@ func (r *Result) Classifier(ctx context.Context, opts ...LoadOption) (*Classifie
 		return nil, errors.New("criteria: this Result comes from no training: " +
 			"use what Trainer.Run returns, or Load with a folder")
 	}
-	inherited := []LoadOption{WithLogger(r.settings.log), WithThreads(r.settings.config.Train.Threads)}
-	if n, ok := cudaOrdinal(r.settings.config.Device); ok {
-		inherited = append(inherited, WithCUDA(n))
-	}
+	c := r.settings.config
+	inherited := []LoadOption{WithLogger(r.settings.log), WithThreads(c.Train.Threads), WithDevice(c.Device)}
 	if r.settings.engine != nil {
 		inherited = append(inherited, WithEngine(r.settings.engine))
 	}

@@ -24,7 +24,7 @@ func TestExport(t *testing.T) {
 		return []criteria.Example{a, b}
 	}
 	trainer, err := criteria.NewTrainer(
-		criteria.WithCheckpoint("../../testdata/sample/tiny-deberta"), criteria.WithMaxLength(32), criteria.WithEpochs(1), criteria.WithOutputDir(t.TempDir()),
+		criteria.WithCheckpoint("../../testdata/sample/tiny-deberta"), criteria.Configure(func(c *criteria.Config) { c.Model.Tokenizer.MaxLength, c.Train.Epochs = 32, 1 }), criteria.WithOutputDir(t.TempDir()),
 		criteria.WithDataset(&criteria.Dataset{Train: examples("1"), Val: examples("2"), Test: examples("3")}),
 	)
 	if err != nil {

@@ -69,14 +69,10 @@ func search(ctx context.Context, job *hydra.Job, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	tracker, err := criteria.NewMLflowTracker(config.MLflow.TrackingURI, config.MLflow.ExperimentName, criteria.WithTrackerLogger(log))
-	if err != nil {
-		return err
-	}
 	study, err := criteria.NewStudy(
 		criteria.WithConfig(config),
 		criteria.WithOutputDir(job.OutputDir),
-		criteria.WithTracker(tracker),
+		criteria.WithMLflow(),
 		criteria.WithLogger(log),
 		criteria.WithHooks(criteria.ProgressBar(os.Stderr)),
 	)

@@ -22,7 +22,7 @@ func model(t *testing.T) string {
 	t.Helper()
 	trainer, err := criteria.NewTrainer(
 		criteria.WithCheckpoint("../../testdata/sample/tiny-deberta"), criteria.WithDataset(fakes.Dataset(6, 6, 6, 1)),
-		criteria.WithEpochs(1), criteria.WithOutputDir(t.TempDir()), criteria.WithMaxLength(64),
+		criteria.Configure(func(c *criteria.Config) { c.Train.Epochs = 1 }), criteria.WithOutputDir(t.TempDir()), criteria.Configure(func(c *criteria.Config) { c.Model.Tokenizer.MaxLength = 64 }),
 	)
 	if err != nil {
 		t.Fatal(err)

@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (exitCode
 		return 2
 	}
 	result, err := criteria.Reproduce(ctx, *runID,
-		criteria.WithStore(*uri, *experiment),
+		criteria.WithTrackingURI(*uri), criteria.WithExperiment(*experiment),
 		criteria.WithTolerance(*tolerance),
 		criteria.WithMode(criteria.ReproduceMode(*mode)),
 		criteria.WithOutputDir(filepath.Join("outputs", time.Now().Format("2006-01-02/15-04-05"))),

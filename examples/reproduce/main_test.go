@@ -35,13 +35,15 @@ func trained(t *testing.T, uri string) (runID string) {
 			t.Fatal(err)
 		}
 	}
-	tracker, err := criteria.NewMLflowTracker(uri, "test", criteria.WithSystemMetrics(0))
+	tracker, err := criteria.NewMLflowTracker(criteria.WithTrackingURI(uri), criteria.WithExperiment("test"), criteria.WithSystemMetrics(0))
 	if err != nil {
 		t.Fatal(err)
 	}
 	trainer, err := criteria.NewTrainer(
 		criteria.WithCheckpoint(filepath.Join(sample, "tiny-deberta")), criteria.WithData("data", filepath.Join(sample, "criteria.json")),
-		criteria.WithEpochs(1), criteria.WithLearningRate(1e-3), criteria.WithMaxLength(64), criteria.WithOutputDir("original"), criteria.WithTracker(tracker),
+		criteria.Configure(func(c *criteria.Config) {
+			c.Train.Epochs, c.Train.LearningRate, c.Model.Tokenizer.MaxLength = 1, 1e-3, 64
+		}), criteria.WithOutputDir("original"), criteria.WithTracker(tracker),
 	)
 	if err != nil {
 		t.Fatal(err)

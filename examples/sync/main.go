@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("want one folder: sync DIR [--tracking_uri URI]")
 	}
 	log := slog.New(slog.NewTextHandler(out, nil))
-	ids, err := criteria.SyncTracking(ctx, dir, *uri, criteria.WithTrackerLogger(log))
+	ids, err := criteria.SyncTracking(ctx, dir, criteria.WithTrackingURI(*uri), criteria.WithLogger(log))
 	fmt.Fprintf(out, "runs delivered: %d\n", len(ids))
 	return err
 }

@@ -21,7 +21,7 @@ func TestSync(t *testing.T) {
 	mlflowtest.Python(t)
 	server := mlflowtest.StartServer(t, mlflowtest.ServerOptions{Dir: t.TempDir()})
 	server.Wait(t)
-	tracker, err := criteria.NewMLflowTracker(server.URL, "sync", criteria.WithSystemMetrics(0))
+	tracker, err := criteria.NewMLflowTracker(criteria.WithTrackingURI(server.URL), criteria.WithExperiment("sync"), criteria.WithSystemMetrics(0))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -120,10 +120,6 @@ func train(ctx context.Context, job *hydra.Job, resumeDir string) (err error) {
 	if err != nil {
 		return err
 	}
-	tracker, err := criteria.NewMLflowTracker(config.MLflow.TrackingURI, config.MLflow.ExperimentName, criteria.WithTrackerLogger(log))
-	if err != nil {
-		return err
-	}
 	place := criteria.WithOutputDir(job.OutputDir)
 	if resumeDir != "" {
 		place = criteria.WithResume(resumeDir)
@@ -131,7 +127,7 @@ func train(ctx context.Context, job *hydra.Job, resumeDir string) (err error) {
 	trainer, err := criteria.NewTrainer(
 		criteria.WithConfig(config),
 		place,
-		criteria.WithTracker(tracker),
+		criteria.WithMLflow(),
 		criteria.WithLogger(log),
 		criteria.WithHooks(criteria.ProgressBar(os.Stderr)),
 	)

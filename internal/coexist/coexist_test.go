@@ -61,7 +61,7 @@ func (h *host) close(t *testing.T) {
 func train(ctx context.Context, t *testing.T) *criteria.Result {
 	trainer, err := criteria.NewTrainer(
 		criteria.WithCheckpoint("../../testdata/sample/tiny-deberta"), criteria.WithDataset(fakes.Dataset(6, 6, 6, 1)),
-		criteria.WithEpochs(1), criteria.WithOutputDir(t.TempDir()), criteria.WithMaxLength(64),
+		criteria.Configure(func(c *criteria.Config) { c.Train.Epochs = 1 }), criteria.WithOutputDir(t.TempDir()), criteria.Configure(func(c *criteria.Config) { c.Model.Tokenizer.MaxLength = 64 }),
 	)
 	if err != nil {
 		t.Error(err)
