@@ -1,6 +1,7 @@
 package criteria
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -45,8 +46,9 @@ type Dataset struct {
 // The folder c.ReDSM5Dir holds either the published corpus, redsm5_posts.csv
 // (post_id, text) and redsm5_annotations.csv (post_id, DSM5_symptom, status, …),
 // or any number of CSV files of pairs (post_id, text, criterion_id, status).
-// If those are called train.csv, val.csv and test.csv, the split is theirs and
-// the ratios are ignored.
+// If those are called train.csv, val.csv (or validation.csv) and test.csv, the split
+// is theirs and the ratios are ignored. A status is 0 or 1, or what pandas makes of
+// them: 0.0, 1.0, False, True.
 //
 // c.DSM5CriteriaPath is a JSON file: an object {"id": "text", …}, a list of
 // {"criterion_id", "text"}, or an object with a list "criteria" of {"id", "text"}.
@@ -64,7 +66,7 @@ func ReadDataset(ctx context.Context, c DataConfig, seed uint64) (*Dataset, erro
 	}
 	d := &Dataset{
 		Name: filepath.Base(filepath.Clean(c.ReDSM5Dir)), Source: c.ReDSM5Dir, Hashes: read.Hashes,
-		Train: examples(splits.Train), Val: examples(splits.Val), Test: examples(splits.Test),
+		Train: examples(splits.Train), Val: examples(splits.Val), Test: examples(splits.Test), Notes: read.Notes,
 	}
 	if read.Given != nil {
 		d.Notes = append(d.Notes, "the split is that of train.csv, val.csv and test.csv; the ratios are ignored")
@@ -138,6 +140,37 @@ func (s namedSplit) digest() string {
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
+// sharedTexts says that a text stands under several post ids in different splits,
+// or returns "". The ids keep such posts apart, so that it is no error, but scores
+// are better than on new posts.
+func (d *Dataset) sharedTexts() string {
+	type post struct {
+		id    string
+		phase Phase
+	}
+	first := make(map[string]post)
+	shared := make(map[string]bool)
+	example := ""
+	for _, s := range d.splits() {
+		for _, e := range s.examples {
+			p, ok := first[e.Post]
+			if !ok {
+				first[e.Post] = post{e.PostID, s.phase}
+				continue
+			}
+			if p.phase != s.phase && !shared[e.Post] {
+				shared[e.Post] = true
+				example = cmp.Or(example, fmt.Sprintf("%q in %s and %q in %s", p.id, p.phase, e.PostID, s.phase))
+			}
+		}
+	}
+	if len(shared) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d texts stand under several post ids in different splits, for instance %s: "+
+		"the model is tested on what it has learnt; give them one id", len(shared), example)
+}
+
 // check finds what would make a training meaningless. Files are checked when
 // they are read; this is for a Dataset that the program made itself.
 func (d *Dataset) check() error {
@@ -151,7 +184,7 @@ func (d *Dataset) check() error {
 				return dataErrorf(field, "label %d of post %q, want 0 or 1", e.Label, e.PostID)
 			case e.PostID == "" || e.CriterionID == "":
 				return dataErrorf(field, "an example without PostID or CriterionID, want both: the splits are told apart by them")
-			case strings.TrimSpace(e.Post) == "" || strings.TrimSpace(e.Criterion) == "":
+			case data.Blank(e.Post) || data.Blank(e.Criterion):
 				return dataErrorf(field, "blank text of post %q or criterion %q", e.PostID, e.CriterionID)
 			}
 			if other, ok := splitOf[e.PostID]; ok && other != s.phase {

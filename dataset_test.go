@@ -2,6 +2,7 @@ package criteria_test
 
 import (
 	"errors"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -93,5 +94,31 @@ func TestReadDatasetFaults(t *testing.T) {
 	var fault *criteria.DataError
 	if !errors.As(err, &fault) || fault.File != c.ReDSM5Dir || !strings.Contains(err.Error(), "data.redsm5_dir") {
 		t.Errorf("a folder that does not exist: %#v", err)
+	}
+}
+
+// A text that stands under several post ids in different splits is said, once.
+func TestSharedTextsAreReported(t *testing.T) {
+	b := newBench(t)
+	b.config.Train.Epochs = 1
+	logged := func() string {
+		var log strings.Builder
+		b.run(t, criteria.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		return log.String()
+	}
+	const note = "under several post ids"
+	if got := logged(); strings.Contains(got, note) {
+		t.Errorf("nothing is shared, but the log says:\n%s", got)
+	}
+	text, from := b.data.Train[0].Post, b.data.Train[0].PostID
+	for i := range b.data.Test {
+		if b.data.Test[i].PostID == b.data.Test[0].PostID {
+			b.data.Test[i].Post = text
+		}
+	}
+	b.dir = t.TempDir()
+	got := logged()
+	if strings.Count(got, note) != 1 || !strings.Contains(got, from) || !strings.Contains(got, b.data.Test[0].PostID) || !strings.Contains(got, "level=WARN") {
+		t.Errorf("the log says:\n%s", got)
 	}
 }

@@ -40,6 +40,9 @@ func readSplits(ctx context.Context, j *job) (*splits, error) {
 	for _, note := range d.Notes {
 		j.log.Info(note)
 	}
+	if note := d.sharedTexts(); note != "" {
+		j.log.Warn(note)
+	}
 	for _, s := range d.splits() {
 		n := s.counts()
 		j.log.Info("split "+string(s.phase), "pairs", len(s.examples), "class_0", n[0], "class_1", n[1])

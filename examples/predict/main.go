@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/criteria-go/criteria"
@@ -64,7 +65,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, stderr io.Writer
 		}
 		defer f.Close()
 		in = f
-		if *format == "" && filepath.Ext(file) == ".csv" {
+		if *format == "" && strings.EqualFold(filepath.Ext(file), ".csv") {
 			*format = "csv"
 		}
 	}

@@ -61,7 +61,7 @@ func TestPredict(t *testing.T) {
 	}
 
 	// The same as CSV, with an id.
-	file := filepath.Join(t.TempDir(), "pairs.csv")
+	file := filepath.Join(t.TempDir(), "pairs.CSV")
 	writeCSV(t, file, "sample.jsonl")
 	out.Reset()
 	if err := run(t.Context(), []string{"-progress", "0", dir, file}, nil, &out, &stderr); err != nil {

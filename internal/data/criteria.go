@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -213,10 +214,10 @@ func (p *criteriaParser) list(d *json.Decoder, base int64) ([]criteriaEntry, err
 }
 
 func (p *criteriaParser) check(e criteriaEntry, textField string) error {
-	if blank(e.ID) {
+	if Blank(e.ID) {
 		return &Error{File: p.file, Line: e.line, Field: e.idField, Found: "a blank id", Want: "an id", Remedy: "give the criterion an id"}
 	}
-	if blank(e.Text) {
+	if Blank(e.Text) {
 		return &Error{File: p.file, Line: e.line, Field: textField, Found: fmt.Sprintf("a blank text for %q", e.ID), Want: "the text of the criterion", Remedy: "write it or remove the entry"}
 	}
 	return nil
@@ -318,7 +319,22 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-func blank(s string) bool { return strings.TrimSpace(s) == "" }
+// Blank reports whether a text has nothing to read: only spaces, and characters
+// that show nothing (zero-width spaces and joiners, byte order marks, soft hyphens,
+// marks of direction, blanks for missing letters).
+func Blank(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool {
+		return !unicode.In(r, unicode.White_Space, unicode.Cf, unicode.Cc, unicode.Variation_Selector, hangulFillers) && r != brailleBlank
+	}) < 0
+}
+
+// hangulFillers stand where a syllable lacks a part. They and the empty Braille
+// pattern are letters and symbols to Unicode, but show nothing.
+var hangulFillers = &unicode.RangeTable{R16: []unicode.Range16{
+	{Lo: 0x115f, Hi: 0x1160, Stride: 1}, {Lo: 0x3164, Hi: 0x3164, Stride: 1}, {Lo: 0xffa0, Hi: 0xffa0, Stride: 1},
+}}
+
+const brailleBlank = '\u2800'
 
 // excerpt quotes a value for an error, and shortens it.
 func excerpt(s string) string { return fmt.Sprintf("%q", shorten(s)) }

@@ -6,7 +6,10 @@
 //   - the published corpus: redsm5_posts.csv (post_id, text) and
 //     redsm5_annotations.csv (post_id, DSM5_symptom, status and more);
 //   - flat pairs: any *.csv with the columns post_id, text, criterion_id and
-//     status. Files named train.csv, val.csv and test.csv bring their own split.
+//     status. Files named train.csv, val.csv (or validation.csv) and test.csv bring
+//     their own split.
+//
+// A status is 0 or 1, or what pandas makes of them: 0.0, 1.0, False, True.
 //
 // The criteria come from a JSON file in one of three forms, see [ReadCriteria].
 // Whatever the order of files, rows and keys, the same content gives the same
@@ -62,6 +65,8 @@ type Dataset struct {
 	// Given is the split that the files bring (train.csv, val.csv, test.csv),
 	// nil if there is none.
 	Given *Splits
+	// Notes are remarks about the files that are no errors, for the log.
+	Notes []string
 	// Hashes maps the base name of every file read to the SHA-256 of its
 	// content in lower-case hexadecimal.
 	Hashes map[string]string

@@ -23,6 +23,7 @@ const (
 	annotationsFile = "redsm5_annotations.csv"
 	trainFile       = "train.csv"
 	valFile         = "val.csv"
+	validationFile  = "validation.csv" // the same
 	testFile        = "test.csv"
 )
 
@@ -36,7 +37,7 @@ type Source struct {
 // Read reads and checks a dataset: the folder of CSV files and the criteria of
 // src. Every fault of the data is an *Error.
 func Read(ctx context.Context, src Source) (*Dataset, error) {
-	r := &reader{ctx: ctx, hashes: make(map[string]string)}
+	r := &reader{ctx: ctx, hashes: make(map[string]string), spelt: make(map[string]bool)}
 	criteria, err := r.criteria(src)
 	if err != nil {
 		return nil, err
@@ -54,11 +55,12 @@ func Read(ctx context.Context, src Source) (*Dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.Hashes = r.hashes
+	d.Hashes, d.Notes = r.hashes, r.notes
 	return d, nil
 }
 
-// csvFiles lists the CSV files of the folder, sorted.
+// csvFiles lists the CSV files of the folder, sorted, but for hidden ones: macOS
+// puts a file ._posts.csv beside posts.csv on foreign disks, which is no table.
 func csvFiles(src Source) ([]string, error) {
 	remedy := "set " + src.DirKey + " to the folder of the data"
 	if src.Dir == "" {
@@ -70,7 +72,7 @@ func csvFiles(src Source) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if !e.IsDir() && filepath.Ext(e.Name()) == ".csv" {
+		if !e.IsDir() && filepath.Ext(e.Name()) == ".csv" && !strings.HasPrefix(e.Name(), ".") {
 			names = append(names, e.Name())
 		}
 	}
@@ -85,6 +87,8 @@ func csvFiles(src Source) ([]string, error) {
 type reader struct {
 	ctx    context.Context
 	hashes map[string]string
+	notes  []string
+	spelt  map[string]bool // files whose status is spelt as pandas does, which has been noted
 }
 
 // open opens a file whose content is hashed while it is read; done must be
@@ -181,7 +185,7 @@ func (r *reader) corpus(src Source, criteria []Criterion) (*Dataset, error) {
 			return &Error{File: at.file, Line: at.line, Field: "post_id", Found: fmt.Sprintf("%q, which is not in %s", id, postsFile),
 				Want: "the id of a post", Remedy: "add the post or remove the row"}
 		}
-		status, err := parseStatus(row[2], at)
+		status, err := r.status(row[2], at)
 		if err != nil || label == specialCase {
 			return err
 		}
@@ -226,6 +230,10 @@ func (r *reader) flat(src Source, names []string, criteria []Criterion) (*Datase
 	if err != nil {
 		return nil, err
 	}
+	if !split && len(names) > 1 {
+		r.note("the pairs of %s are put together, and split by post; to bring a split, call its files train.csv, val.csv and test.csv",
+			strings.Join(names, ", "))
+	}
 	byID := make(map[string]Criterion)
 	for _, c := range criteria {
 		byID[c.ID] = c
@@ -247,7 +255,7 @@ func (r *reader) flat(src Source, names []string, criteria []Criterion) (*Datase
 					Want:   "one of " + strings.Join(sortedKeys(byID), ", "),
 					Remedy: "correct the id or add the criterion to that file"}
 			}
-			status, err := parseStatus(row[3], at)
+			status, err := r.status(row[3], at)
 			if err != nil {
 				return err
 			}
@@ -298,7 +306,7 @@ func (r *reader) flat(src Source, names []string, criteria []Criterion) (*Datase
 			switch name {
 			case trainFile:
 				given.Train = lists[i]
-			case valFile:
+			case valFile, validationFile:
 				given.Val = lists[i]
 			case testFile:
 				given.Test = lists[i]
@@ -312,12 +320,12 @@ func (r *reader) flat(src Source, names []string, criteria []Criterion) (*Datase
 	return d, nil
 }
 
-// bringsSplit tells whether the files are train.csv, val.csv and test.csv. A
-// folder with some of them, or with others beside them, is refused: reading it
+// bringsSplit tells whether the files are train.csv, val.csv (or validation.csv)
+// and test.csv. A folder with some of them, or with others beside them, is refused: reading it
 // as plain pairs would mix the splits.
 func bringsSplit(src Source, names []string) (bool, error) {
-	want := []string{testFile, trainFile, valFile}
-	if slices.Equal(names, want) {
+	want := []string{testFile, trainFile, valFile, validationFile}
+	if slices.Equal(names, want[:3]) || slices.Equal(names, []string{testFile, trainFile, validationFile}) {
 		return true, nil
 	}
 	if len(names) == 1 {
@@ -331,14 +339,33 @@ func bringsSplit(src Source, names []string) (bool, error) {
 	return false, nil
 }
 
-func parseStatus(s string, at place) (int, error) {
-	switch s {
-	case "0":
-		return 0, nil
-	case "1":
-		return 1, nil
+// status reads a status. pandas writes 1.0 for a 1 in a column that lacks a value
+// somewhere, and True for a boolean: they are taken, and noted once for a file.
+func (r *reader) status(s string, at place) (int, error) {
+	status, plain, err := parseStatus(s, at)
+	if err == nil && !plain && !r.spelt[at.file] {
+		r.spelt[at.file] = true
+		r.note("%s:%d: status %s is read as %d, and others like it", at.file, at.line, excerpt(s), status)
 	}
-	return 0, &Error{File: at.file, Line: at.line, Field: "status", Found: excerpt(s), Want: "0 or 1", Remedy: "correct the row"}
+	return status, err
+}
+
+// note keeps a remark about the data that is no error.
+func (r *reader) note(format string, args ...any) {
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+}
+
+// parseStatus reads a status; plain says whether it is spelt 0 or 1.
+func parseStatus(s string, at place) (status int, plain bool, err error) {
+	switch s {
+	case "0", "1":
+		return int(s[0] - '0'), true, nil
+	case "0.0", "False", "false", "FALSE":
+		return 0, false, nil
+	case "1.0", "True", "true", "TRUE":
+		return 1, false, nil
+	}
+	return 0, false, &Error{File: at.file, Line: at.line, Field: "status", Found: excerpt(s), Want: "0 or 1", Remedy: "correct the row"}
 }
 
 // table reads a CSV file with a header and calls row with the values of
@@ -395,7 +422,7 @@ func readTable(ctx context.Context, f io.Reader, path string, columns []string, 
 				at.line += lineOfInvalidUTF8([]byte(v)) - 1
 				return &Error{File: path, Line: at.line, Field: column, Found: "bytes that are not UTF-8", Want: "UTF-8", Remedy: "save the file as UTF-8"}
 			}
-			if blank(v) && slices.Contains(filled, column) {
+			if Blank(v) && slices.Contains(filled, column) {
 				return &Error{File: path, Line: at.line, Field: column, Found: "a blank value", Want: "some text", Remedy: "fill it in or remove the row"}
 			}
 			if column != "text" {

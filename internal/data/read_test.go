@@ -294,6 +294,88 @@ func TestReadMissingPaths(t *testing.T) {
 	}
 }
 
+const flatHeader = "post_id,text,criterion_id,status\n"
+
+// What a stranger's folder holds beside, or instead of, what was asked for.
+func TestReadStrangersFiles(t *testing.T) {
+	rows := func(id string, statuses ...string) string {
+		text := flatHeader
+		for i, s := range statuses {
+			text += fmt.Sprintf("%s%d,text %s%d,A.1,%s\n", id, i, id, i, s)
+		}
+		return text
+	}
+	for name, c := range map[string]struct {
+		files  map[string]string
+		labels string
+		given  bool
+		notes  []string // parts of them, in order
+	}{
+		"hidden files": {
+			files:  map[string]string{"a.csv": rows("p", "0", "1"), "._a.csv": "\x00\x05\x16\x07", ".old.csv": "x"},
+			labels: "01",
+		},
+		"status as pandas writes it": {
+			files:  map[string]string{"a.csv": rows("p", "1.0", "0.0", "1.0"), "b.csv": rows("q", "True", "False"), "c.csv": rows("r", "0", "1")},
+			labels: "1011001",
+			notes:  []string{"a.csv, b.csv, c.csv", `a.csv:2: status "1.0" is read as 1`, `b.csv:2: status "True" is read as 1`},
+		},
+		"names like those of a split": {
+			files:  map[string]string{"redsm5_train.csv": rows("p", "0"), "redsm5_test.csv": rows("q", "1")},
+			labels: "01",
+			notes:  []string{"redsm5_test.csv, redsm5_train.csv are put together, and split by post"},
+		},
+		"validation.csv": {
+			files:  map[string]string{"train.csv": rows("p", "0", "1"), "validation.csv": rows("q", "1", "0"), "test.csv": rows("r", "0", "1")},
+			labels: "011001",
+			given:  true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := Read(t.Context(), write(t, nineCriteria(), c.files))
+			if err != nil {
+				t.Fatal(err)
+			}
+			labels := ""
+			for _, e := range d.Examples {
+				labels += fmt.Sprint(e.Label)
+			}
+			if labels != c.labels || (d.Given != nil) != c.given {
+				t.Errorf("labels %s, split given %t; want %s, %t", labels, d.Given != nil, c.labels, c.given)
+			}
+			if len(d.Notes) != len(c.notes) {
+				t.Fatalf("notes %q, want %d", d.Notes, len(c.notes))
+			}
+			for i, part := range c.notes {
+				if !strings.Contains(d.Notes[i], part) {
+					t.Errorf("note %q, want one with %q", d.Notes[i], part)
+				}
+			}
+		})
+	}
+	both := write(t, nineCriteria(), map[string]string{
+		"train.csv": rows("p", "0", "1"), "val.csv": rows("q", "1", "0"), "validation.csv": rows("s", "1", "0"), "test.csv": rows("r", "0", "1"),
+	})
+	if _, err := Read(t.Context(), both); err == nil || !strings.Contains(err.Error(), "val.csv, validation.csv") {
+		t.Errorf("error %v of a folder with val.csv and validation.csv", err)
+	}
+}
+
+func TestBlank(t *testing.T) {
+	for _, text := range []string{
+		"", " \t\r\n\u00a0\u3000", "\u200b\u200c\u200d\u2060\ufeff", "\u00ad\u200e\u200f\u202a\u2066\u180e", "\u115f\u3164\u2800\ufe0f\u0000",
+	} {
+		if !Blank(text) {
+			t.Errorf("%q has nothing to read, and is not blank", text)
+		}
+	}
+	for _, text := range []string{"a", "\u200ba\u200b", ".", "\u0301", "\U0001f642", "\u0648\u200d"} {
+		if Blank(text) {
+			t.Errorf("%q is blank", text)
+		}
+	}
+}
+
 func TestReadStopsWhenCancelled(t *testing.T) {
 	posts, annotations := corpus(30)
 	src := write(t, nineCriteria(), map[string]string{
@@ -388,7 +470,7 @@ func FuzzReadCriteria(f *testing.F) {
 			return
 		}
 		for i, c := range list {
-			if blank(c.ID) || blank(c.Text) || i > 0 && list[i-1].ID >= c.ID {
+			if Blank(c.ID) || Blank(c.Text) || i > 0 && list[i-1].ID >= c.ID {
 				t.Fatalf("accepted %+v", list)
 			}
 		}
@@ -402,7 +484,7 @@ func FuzzReadTable(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		last := 0
 		err := readTable(context.Background(), strings.NewReader(text), "f", []string{"post_id", "text"}, func(at place, row []string) error {
-			if at.line <= last || blank(row[0]) || blank(row[1]) {
+			if at.line <= last || Blank(row[0]) || Blank(row[1]) {
 				t.Fatalf("row %q in line %d after line %d", row, at.line, last)
 			}
 			last = at.line

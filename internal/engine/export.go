@@ -52,6 +52,7 @@ func openSaved(dir string) (*savedModel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
+	file.StripWrappers()
 	file.ModernizeLayerNorm()
 	m := &savedModel{deberta.Model{Config: config, Head: head}, raw, file}
 	// All parameters are there, before anything is written.

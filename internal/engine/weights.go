@@ -96,6 +96,7 @@ func (e *Engine) load(ctx context.Context, dir string) error {
 		return fmt.Errorf("engine: %w", err)
 	}
 	defer file.Close()
+	file.StripWrappers()
 	file.ModernizeLayerNorm()
 	withHead := !e.trains() || e.hasHead(file)
 	if err := e.read(ctx, file, func(p deberta.Param) bool { return withHead || !p.IsHead() }); err != nil {

@@ -99,6 +99,41 @@ func (f *File) Source(name string) (Source, error) {
 	}, nil
 }
 
+// compiled is what torch.compile puts before the names of the module that it
+// compiles: of all parameters, or of those of a part.
+const compiled = "_orig_mod."
+
+// parallel is what DataParallel puts before every name.
+const parallel = "module."
+
+// StripWrappers takes off what torch.compile and DataParallel add to names, in any
+// number and order. A name that would come twice is left alone.
+func (f *File) StripWrappers() {
+	for _, name := range f.Names() {
+		f.rename(name, strings.ReplaceAll(name, compiled, ""))
+	}
+	for len(f.tensors) > 0 {
+		names := f.Names()
+		for _, name := range names {
+			if !strings.HasPrefix(name, parallel) {
+				return
+			}
+		}
+		for _, name := range names {
+			f.rename(name, strings.TrimPrefix(name, parallel))
+		}
+	}
+}
+
+// rename gives a tensor another name, unless that is taken.
+func (f *File) rename(name, to string) {
+	if _, taken := f.tensors[to]; taken {
+		return
+	}
+	f.tensors[to] = f.tensors[name]
+	delete(f.tensors, name)
+}
+
 // ModernizeLayerNorm offers LayerNorm.gamma and LayerNorm.beta, the names that
 // checkpoints converted from TensorFlow carry, as LayerNorm.weight and
 // LayerNorm.bias. A name that exists already is left alone.
@@ -110,9 +145,8 @@ func (f *File) ModernizeLayerNorm() {
 			stem, old = strings.CutSuffix(name, "LayerNorm.beta")
 			modern = stem + "LayerNorm.bias"
 		}
-		if _, taken := f.tensors[modern]; old && !taken {
-			f.tensors[modern] = f.tensors[name]
-			delete(f.tensors, name)
+		if old {
+			f.rename(name, modern)
 		}
 	}
 }

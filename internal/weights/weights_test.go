@@ -630,6 +630,34 @@ func TestModernizeLayerNorm(t *testing.T) {
 	}
 }
 
+func TestStripWrappers(t *testing.T) {
+	for name, c := range map[string]struct{ names, want []string }{
+		"none":               {[]string{"a.weight", "module.b"}, []string{"a.weight", "module.b"}},
+		"compiled":           {[]string{"_orig_mod.a", "_orig_mod.b.c"}, []string{"a", "b.c"}},
+		"a compiled part":    {[]string{"deberta._orig_mod.a", "head.0.bias"}, []string{"deberta.a", "head.0.bias"}},
+		"parallel":           {[]string{"module.a", "module.module.b"}, []string{"a", "module.b"}},
+		"both":               {[]string{"_orig_mod.module.a", "_orig_mod.module.b"}, []string{"a", "b"}},
+		"both, turned round": {[]string{"module._orig_mod.a", "module._orig_mod.b"}, []string{"a", "b"}},
+		"a name twice":       {[]string{"_orig_mod.a", "a"}, []string{"_orig_mod.a", "a"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "wrapped")
+			var sources []weights.Source
+			for _, n := range c.names {
+				sources = append(sources, weights.Float32s(n, []int64{1}, []float32{1}))
+			}
+			if err := weights.WriteSafetensors(path, nil, sources); err != nil {
+				t.Fatal(err)
+			}
+			f := openFile(t, path)
+			f.StripWrappers()
+			if diff := cmp.Diff(c.want, f.Names()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestClosed(t *testing.T) {
 	f, err := weights.Open(writeFile(t, safetensors(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}`, 1, 2, 3, 4)))
 	if err != nil {
