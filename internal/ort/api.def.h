@@ -38,6 +38,8 @@ ORT_FUNCTION(60, OrtStatus *, GetTensorElementType, const OrtTensorTypeAndShapeI
 ORT_FUNCTION(61, OrtStatus *, GetDimensionsCount, const OrtTensorTypeAndShapeInfo *info, size_t *out)
 ORT_FUNCTION(62, OrtStatus *, GetDimensions, const OrtTensorTypeAndShapeInfo *info, int64_t *dim_values,
              size_t dim_values_length)
+ORT_FUNCTION(63, OrtStatus *, GetSymbolicDimensions, const OrtTensorTypeAndShapeInfo *info, const char *dim_params[],
+             size_t dim_params_length)
 ORT_FUNCTION(65, OrtStatus *, GetTensorTypeAndShape, const OrtValue *value, OrtTensorTypeAndShapeInfo **out)
 ORT_FUNCTION(68, OrtStatus *, CreateMemoryInfo, const char *name, OrtAllocatorType type, int id, OrtMemType mem_type,
              OrtMemoryInfo **out)
@@ -96,6 +98,8 @@ ORT_FUNCTION(269, OrtStatus *, ShapeInferContext_GetAttribute, const OrtShapeInf
              const char *attr_name, const OrtOpAttr **attr)
 ORT_FUNCTION(270, OrtStatus *, ShapeInferContext_SetOutputTypeShape, const OrtShapeInferContext *context,
              size_t index, const OrtTensorTypeAndShapeInfo *info)
+ORT_FUNCTION(271, OrtStatus *, SetSymbolicDimensions, OrtTensorTypeAndShapeInfo *info, const char *dim_params[],
+             size_t dim_params_length)
 ORT_FUNCTION(272, OrtStatus *, ReadOpAttr, const OrtOpAttr *op_attr, OrtOpAttrType type, void *data, size_t len,
              size_t *out)
 ORT_FUNCTION(273, OrtStatus *, SetDeterministicCompute, OrtSessionOptions *options, _Bool value)

@@ -3,6 +3,8 @@
 
 #include "vector.h"
 
+#include "op_dropout_loops.h"
+
 // One row of scores → probabilities, in place: softmax of x + bias. n is a
 // multiple of LANES; a bias far below all scores makes an exact 0.
 static TARGET void NAME(softmax)(float *x, const float *bias, size_t n) {

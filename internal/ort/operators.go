@@ -36,6 +36,22 @@ import (
 //	                                        disentangled attention; x has query, key and value,
 //	                                        positions query and key side by side; needs a BLAS
 //
+// Those for packed batches, in which the tokens of all rows lie end to end: row r is tokens
+// offsets[r] … offsets[r+1]-1 of T, offsets int64 [B+1]. key, int64 [1], is what a seed and a
+// step make of dropout; see op_dropout_loops.h. All need a BLAS:
+//
+//	PackedAttention(x [T, 3·D], positions, offsets, index, key; heads, scale, keep, site, threshold) → context
+//	PackedAttentionProbs(the same) → context, probs
+//	PackedAttentionGrad(dcontext, x, positions, probs, offsets, index, key; …) → dx, dpositions
+//	PackedFirstAttention(q [B, D], k, v [T, D], pq, pk [R, D], offsets, index, key; …) → context [B, D], probs [H, T]
+//	PackedFirstAttentionGrad(dcontext, q, k, v, pq, pk, probs, offsets, index, key; …) → dq, dk, dv, dpq, dpk
+//	                                        attention for the first token of every row
+//	PackedDropout(x, places, key; site, threshold, keep, mode) → y
+//	                                        places: offsets, or with mode 1 the numbers of the rows of a table
+//	PackedPool(x [T, D], offsets; mode) → y [B, D]
+//	                                        0 the first token, 1 the mean, 2 the maximum
+//	PackedPoolGrad(dy, x, y, offsets; mode) → dx
+//
 // Those of a [Device]:
 //
 //	PhiloxDropout(x, position int64 [1]; seed, site, threshold, scale) → y

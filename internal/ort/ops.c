@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,8 @@ int ops_list(size_t i, ops_row *row) {
   *row = rows[i];
   return 1;
 }
+
+enum { ALL_INPUTS = 12 }; // no operator has more
 
 // --- helpers --------------------------------------------------------------------
 
@@ -184,6 +187,48 @@ static OrtStatus *inferred_int(void *context, const char *name, int64_t *value) 
   return ORT(ReadOpAttr)(attribute, read_int, value, sizeof *value, &size);
 }
 
+// The names of the open sizes of an operator's inputs. ONNX Runtime sees by them which
+// sizes are equal.
+typedef struct {
+  const char *name[ALL_INPUTS * OPS_MAX_RANK]; // belong to the inputs
+  size_t count;
+} open_sizes;
+
+// Numbers the open sizes of a shape: -2, -3, ….
+static OrtStatus *read_names(const OrtTensorTypeAndShapeInfo *info, open_sizes *open, ops_shape *shape) {
+  const char *names[OPS_MAX_RANK];
+  TRY(ORT(GetSymbolicDimensions)(info, names, shape->rank));
+  for (size_t i = 0; i < shape->rank; i++) {
+    if (shape->dims[i] >= 0 || !names[i] || !*names[i]) continue;
+    size_t k = 0;
+    while (k < open->count && strcmp(open->name[k], names[i])) k++;
+    if (k == open->count) open->name[open->count++] = names[i];
+    shape->dims[i] = -2 - (int64_t)k;
+  }
+  return NULL;
+}
+
+// An open size that has no name gets one that nobody else has: without, it would count as
+// the number -1.
+static OrtStatus *write_shape(OrtTensorTypeAndShapeInfo *info, const open_sizes *open, const ops_shape *shape) {
+  static int count;
+  char unknown[OPS_MAX_RANK][32];
+  const char *names[OPS_MAX_RANK];
+  int64_t dims[OPS_MAX_RANK];
+  for (size_t i = 0; i < shape->rank; i++) {
+    names[i] = "";
+    dims[i] = shape->dims[i] < 0 ? -1 : shape->dims[i];
+    if (shape->dims[i] == -1) {
+      snprintf(unknown[i], sizeof unknown[i], "criteria_%d", __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED));
+      names[i] = unknown[i];
+    } else if (shape->dims[i] < 0) {
+      names[i] = open->name[-2 - shape->dims[i]];
+    }
+  }
+  TRY(ORT(SetDimensions)(info, dims, shape->rank));
+  return ORT(SetSymbolicDimensions)(info, names, shape->rank);
+}
+
 // Every operator must infer its shapes: an output of unknown shape is given rank
 // 0 by the next one that says "as my input", and the session is refused.
 static OrtStatus *infer(const ops_custom_op *op, void *context) {
@@ -191,15 +236,17 @@ static OrtStatus *infer(const ops_custom_op *op, void *context) {
   ops_attributes attributes = {0};
   for (size_t i = 0; i < 2 && self->ints[i].name; i++)
     TRY(inferred_int(context, self->ints[i].name, (int64_t *)((char *)&attributes + self->ints[i].offset)));
-  enum { most_inputs = 10, most_outputs = 6 };
-  ops_shape in[most_inputs], out[most_outputs];
+  enum { most_outputs = 6 };
+  ops_shape in[ALL_INPUTS], out[most_outputs];
+  open_sizes open = {.count = 0};
   size_t count;
   int any = OPS_ANY; // the type of the input that may have any; OPS_ANY: it is missing
   TRY(ORT(ShapeInferContext_GetInputCount)(context, &count));
-  for (size_t i = 0; i < count && i < most_inputs; i++) {
+  for (size_t i = 0; i < count && i < ALL_INPUTS; i++) {
     OrtTensorTypeAndShapeInfo *info; // belongs to the context
     TRY(ORT(ShapeInferContext_GetInputTypeShape)(context, i, &info));
     TRY(read_shape(info, &in[i]));
+    TRY(read_names(info, &open, &in[i]));
     if (type_of(self->inputs[i]) == OPS_ANY)
       TRY(ORT(GetTensorElementType)(info, &any));
   }
@@ -211,7 +258,7 @@ static OrtStatus *infer(const ops_custom_op *op, void *context) {
     OrtTensorTypeAndShapeInfo *info;
     TRY(ORT(CreateTensorTypeAndShapeInfo)(&info));
     OrtStatus *s = ORT(SetTensorElementType)(info, type);
-    if (!s) s = ORT(SetDimensions)(info, out[i].dims, out[i].rank);
+    if (!s) s = write_shape(info, &open, &out[i]);
     if (!s)
       s = ORT(ShapeInferContext_SetOutputTypeShape)(context, i, info);
     ORT(ReleaseTensorTypeAndShapeInfo)(info);

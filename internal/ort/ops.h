@@ -30,12 +30,14 @@ enum {
 typedef struct {
   int64_t trans_a, trans_b, heads;
   float scale, keep;
-  int64_t seed, site, threshold, span;
+  int64_t seed, site, threshold, span, mode;
   const struct gpu_kernel *kernels; // of the operator's GPU; NULL on the host
 } ops_attributes;
 
 enum { OPS_MAX_RANK = 8 };
 
+// A size that a graph leaves open is negative while shapes are inferred: -1 if nothing is
+// known of it, any other number for sizes that are equal.
 typedef struct {
   size_t rank;
   int64_t dims[OPS_MAX_RANK];
