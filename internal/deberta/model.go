@@ -40,6 +40,10 @@ type Mask struct {
 	Name  string
 	Shape []int
 	Drop  float64 // probability of false
+	// Table numbers the rows of the relative embeddings that the mask is for; nil: it is
+	// for the rows of the batch, of which attention's masks, [heads, B, queries, keys],
+	// have several elements for each head.
+	Table []int
 }
 
 // Weight is an input that holds a parameter, or several that are neighbours in
@@ -88,26 +92,32 @@ func (b *builder) evaluation() *Graph {
 // multiplies the kept elements by: 1/(1−p) for the p that the mask generator
 // really has.
 func (m Model) Training(rows, length int, kernels graph.Kernels, scale func(p float64) float64) *Graph {
-	return m.training(rows, length, kernels, scale, func(_ *graph.Graph, _ Weight, d *graph.Value) *graph.Value { return d })
+	return m.newBuilder("training_model", rows, length, kernels, scale).training(leave)
 }
 
 // Accumulating returns the graph [Model.Training] with the inputs [SumOf], which
 // gradients are added to: what the micro-batches of an update have left that came
 // before. Only rows of the word embeddings come alone.
 func (m Model) Accumulating(rows, length int, kernels graph.Kernels, scale func(p float64) float64) *Graph {
-	return m.training(rows, length, kernels, scale, func(g *graph.Graph, w Weight, d *graph.Value) *graph.Value {
-		if w.Name == WordEmbeddings {
-			return d
-		}
-		return g.AddTo(g.Input(SumOf(w.Name), graph.Float32, w.Shape...), d)
-	})
+	return m.newBuilder("training_model", rows, length, kernels, scale).training(addToSum)
 }
 
-// training returns a training graph, and lets finish have the last word on every
-// gradient.
-func (m Model) training(rows, length int, kernels graph.Kernels, scale func(p float64) float64,
-	finish func(*graph.Graph, Weight, *graph.Value) *graph.Value) *Graph {
-	b := m.newBuilder("training_model", rows, length, kernels, scale)
+// A finish has the last word on the gradient of a weight.
+type finish func(g *graph.Graph, w Weight, gradient *graph.Value) *graph.Value
+
+// leave leaves a gradient as it is.
+func leave(_ *graph.Graph, _ Weight, d *graph.Value) *graph.Value { return d }
+
+// addToSum adds a gradient to what the micro-batches before have left.
+func addToSum(g *graph.Graph, w Weight, d *graph.Value) *graph.Value {
+	if w.Name == WordEmbeddings {
+		return d
+	}
+	return g.AddTo(g.Input(SumOf(w.Name), graph.Float32, w.Shape...), d)
+}
+
+// training returns a training graph.
+func (b *builder) training(finish finish) *Graph {
 	lossScale := b.g.Input(LossScale, graph.Float32)
 	loss, logits := b.classify()
 	b.g.Output(Loss, loss)
@@ -167,9 +177,11 @@ type builder struct {
 	seed         uint64                                       // of them
 	position     *graph.Value                                 // the input that they depend on; nil: none does so far
 	flash        bool                                         // attention by the operators of a device
+	packed       *packed                                      // nil: batches are padded
 	weights      []*Weight                                    // what inputs hold, in the order of the inputs
 
-	ids, tokens *graph.Value // int64 [B, L]; float32 [B·L, 1], the attention mask
+	// int64 [B, L], or [T] if packed; float32 [B·L, 1], the attention mask
+	ids, tokens *graph.Value
 	embedded    *graph.Value // rows of the word embeddings [B·L, D]
 	input       *graph.Value // of the first layer: the same, normalised [B·L, D]
 	relative    *graph.Value // normalised relative embeddings [R, D]
@@ -187,10 +199,15 @@ func (m Model) newBuilder(name string, rows, length int, kernels graph.Kernels, 
 	b.ids = b.g.Input(InputIDs, graph.Int64, rows, length)
 	mask := b.g.Input(AttentionMask, graph.Int64, rows, length)
 	b.tokens = b.g.Reshape(b.g.Cast(mask, graph.Float32), rows*length, 1)
-	for _, p := range m.Params() {
+	b.declare()
+	return b
+}
+
+// declare declares the inputs for all parameters.
+func (b *builder) declare() {
+	for _, p := range b.Params() {
 		b.weight(p.Name, p.Name, p.Shape...)
 	}
-	return b
 }
 
 // graph returns what was built.
@@ -235,6 +252,9 @@ func (b *builder) dropout(x *graph.Value, p float64) *graph.Value {
 	if mask == nil {
 		return x
 	}
+	if x == b.relative {
+		b.masks[len(b.masks)-1].Table = b.positions.rows
+	}
 	return b.g.Dropout(x, mask, b.scale(p))
 }
 
@@ -244,7 +264,7 @@ func (b *builder) mask(p float64, shape ...int) *graph.Value {
 	if b.scale == nil || p == 0 {
 		return nil
 	}
-	m := Mask{fmt.Sprintf("dropout.%d", len(b.masks)), shape, p}
+	m := Mask{Name: fmt.Sprintf("dropout.%d", len(b.masks)), Shape: shape, Drop: p}
 	b.masks = append(b.masks, m)
 	return b.g.Input(m.Name, graph.Bool, m.Shape...)
 }
@@ -272,6 +292,9 @@ const masked = -1e30
 
 // embed looks the tokens up and prepares what all layers share.
 func (b *builder) embed() *graph.Value {
+	if b.packed != nil {
+		return b.embedPacked()
+	}
 	g, n := b.g, b.rows*b.length
 	b.embedded = g.Gather(b.param(WordEmbeddings), g.Reshape(b.ids, n))
 	x := b.norm(b.embedded, "deberta.embeddings.LayerNorm")
@@ -307,6 +330,9 @@ func (b *builder) layer(x *graph.Value, l int) *graph.Value {
 
 // firstRows returns the [CLS] row of every pair: [B·L, D] → [B, D].
 func (b *builder) firstRows(x *graph.Value) *graph.Value {
+	if b.packed != nil {
+		return b.g.PackedPool(x, b.packed.offsets, graph.First)
+	}
 	d := x.Shape[1]
 	first := b.g.Slice(b.g.Reshape(x, b.rows, b.length, d), 1, 0, 1)
 	return b.g.Reshape(first, b.rows, d)
@@ -353,6 +379,9 @@ func (b *builder) attention(queries, x *graph.Value, prefix string, firstOnly bo
 	const terms = 3 // content to content, content to position, position to content
 	scale := 1 / math.Sqrt(float64(terms*size))
 	self := prefix + "attention.self."
+	if b.packed != nil {
+		return b.packedAttention(queries, x, self, scale, firstOnly)
+	}
 	if g.Offers(graph.Attention) && !firstOnly && b.random == nil && c.HiddenSize%Alignment == 0 {
 		return b.fusedAttention(x, self, scale)
 	}
@@ -386,10 +415,7 @@ func (b *builder) attention(queries, x *graph.Value, prefix string, firstOnly bo
 // key and value as one product yields them.
 func (b *builder) fusedAttention(x *graph.Value, self string, scale float64) *graph.Value {
 	g, n := b.g, b.length
-	weight, bias := b.joined(self, ".weight", b.Config.HiddenSize), b.joined(self, ".bias")
-	projections := g.Linear(x, weight.value, bias.value)
-	relative := b.dropout(b.relative, b.Config.HiddenDropout)
-	positions := g.Linear(relative, weight.part.value, bias.part.value)
+	projections, positions := b.project(x, self)
 	index := make([]int, 2*n-1)
 	for i := range index {
 		index[i] = b.positions.index(i - (n - 1))
@@ -400,6 +426,15 @@ func (b *builder) fusedAttention(x *graph.Value, self string, scale float64) *gr
 		in.Keep = b.scale(b.Config.AttentionDropout)
 	}
 	return g.Attention(in, !b.forwardOnly)
+}
+
+// project returns query, key and value of all tokens side by side, and query and key
+// of the relative positions.
+func (b *builder) project(x *graph.Value, self string) (projections, positions *graph.Value) {
+	weight, bias := b.joined(self, ".weight", b.Config.HiddenSize), b.joined(self, ".bias")
+	projections = b.g.Linear(x, weight.value, bias.value)
+	relative := b.dropout(b.relative, b.Config.HiddenDropout)
+	return projections, b.g.Linear(relative, weight.part.value, bias.part.value)
 }
 
 // joined declares the weights, or the biases, of the projections to query, key
@@ -471,6 +506,9 @@ func (b *builder) pool(x *graph.Value) *graph.Value {
 			return x
 		}
 		return b.firstRows(x)
+	}
+	if b.packed != nil {
+		return b.packedPool(x)
 	}
 	states := g.Reshape(x, b.rows, b.length, d)
 	tokens := g.Reshape(b.tokens, b.rows, b.length, 1)

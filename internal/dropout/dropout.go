@@ -30,11 +30,7 @@ func mix(z uint64) uint64 {
 // start returns the state that the counter of the key's mask begins at. Each
 // part goes through mix before the next is added, so that keys which differ in
 // one small number have counters far from each other.
-func (k Key) start() uint64 {
-	s := mix(k.Seed + golden)
-	s = mix(s + k.Step*golden + 1)
-	return mix(s + k.Site*golden + 2)
-}
+func (k Key) start() uint64 { return mix(uint64(k.State()) + k.Site*golden + 2) }
 
 // resolution is the number of steps in which probabilities are distinguished:
 // each element is decided by 16 random bits.
@@ -66,8 +62,13 @@ func FillMask(dst []byte, key Key, offset int, p float64) {
 	if offset < 0 {
 		panic(fmt.Sprintf("dropout: offset %d", offset))
 	}
+	fillMask(dst, key.start(), offset, p)
+}
+
+// fillMask is FillMask for the state that the key's mask begins at.
+func fillMask(dst []byte, start uint64, offset int, p float64) {
 	thr := threshold(p)
-	state := key.start() + uint64(offset/4+1)*golden
+	state := start + uint64(offset/4+1)*golden
 	if skip := offset % 4; skip != 0 && len(dst) > 0 {
 		var word [4]byte
 		binary.LittleEndian.PutUint32(word[:], decide(state, thr))

@@ -1,5 +1,7 @@
 package graph
 
+import "slices"
+
 // segment is a range of nodes whose values are computed twice.
 type segment struct{ from, to int }
 
@@ -28,7 +30,11 @@ func (g *Graph) Recompute(f func() *Value) *Value {
 func (g *Graph) replay(nodes []*Node, done []*Value) map[*Node]*Node {
 	firsts := make([]*Value, len(done))
 	for i, v := range done {
-		flat := g.apply1("Reshape", "", []*Value{v, g.vector(v.Size())}, v.Type, []int{v.Size()})
+		size := v.Size()
+		if !slices.Equal(g.openShape(v.Shape), v.Shape) {
+			size = -1
+		}
+		flat := g.apply1("Reshape", "", []*Value{v, g.vector(size)}, v.Type, []int{v.Size()})
 		g.waits[flat.node] = true
 		firsts[i] = g.Slice(flat, 0, 0, 1)
 	}
@@ -62,6 +68,7 @@ func (g *Graph) replay(nodes []*Node, done []*Value) map[*Node]*Node {
 			inputs[outside] = wait(inputs[outside])
 		}
 		copied := &Node{Op: n.Op, Domain: n.Domain, Inputs: inputs, Attributes: n.Attributes}
+		g.distinct[copied] = g.distinct[n]
 		if n.Op == FlashAttention {
 			copied.Outputs = n.Outputs
 			again[n] = copied

@@ -36,6 +36,7 @@ func (g *Graph) plan() plan {
 			return
 		}
 		seen[v] = true
+		g.checkClosed(v)
 		if !v.fill {
 			p.initializers = append(p.initializers, v)
 			return
@@ -165,10 +166,10 @@ func (g *Graph) pieces(external *External, metadata [][2]string) (model, elsewhe
 		}
 	}
 	for _, v := range g.inputs {
-		body = appendMessage(body, 11, appendValueInfo(nil, v.Name, v))
+		body = appendMessage(body, 11, appendValueInfo(nil, v.Name, v.Type, g.dims(v)))
 	}
 	for _, o := range g.outputs {
-		body = appendMessage(body, 12, appendValueInfo(nil, o.name, o.value))
+		body = appendMessage(body, 12, appendValueInfo(nil, o.name, o.value.Type, g.dims(o.value)))
 	}
 	flush()
 
@@ -291,13 +292,19 @@ func appendExternal(b []byte, location string, offset, length int) []byte {
 	return appendInt(b, 14, external)
 }
 
-func appendValueInfo(b []byte, name string, v *Value) []byte {
-	dims := v.dims
-	if dims == nil {
-		for _, d := range v.Shape {
-			dims = append(dims, Dim{Size: d})
-		}
+// dims returns the dimensions of an input or output.
+func (g *Graph) dims(v *Value) []Dim {
+	if v.dims != nil {
+		return v.dims
 	}
+	var dims []Dim
+	for _, d := range v.Shape {
+		dims = append(dims, Dim{Name: g.symbols[d], Size: d})
+	}
+	return dims
+}
+
+func appendValueInfo(b []byte, name string, t Type, dims []Dim) []byte {
 	var shape []byte
 	for _, d := range dims {
 		if d.Name != "" {
@@ -306,7 +313,7 @@ func appendValueInfo(b []byte, name string, v *Value) []byte {
 			shape = appendMessage(shape, 1, appendInt(nil, 1, d.Size))
 		}
 	}
-	tensor := appendInt(nil, 1, int(v.Type))
+	tensor := appendInt(nil, 1, int(t))
 	tensor = appendMessage(tensor, 2, shape)
 	b = appendString(b, 1, name)
 	return appendMessage(b, 2, appendMessage(nil, 1, tensor))

@@ -64,7 +64,11 @@ var rules = map[string]rule{
 	"Softmax":            softmaxRule,
 	"LayerNormalization": layerNormRule,
 	"Gather":             gatherRule,
-	attentionProbs:       attentionRule,
+	attentionProbs:       attentionRule(attentionGrad, 2),
+	packedAttentionProbs: attentionRule(packedAttentionGrad, 2),
+	packedFirstAttention: attentionRule(packedFirstAttentionGrad, 5),
+	packedDropout:        packedDropoutRule,
+	packedPool:           packedPoolRule,
 	FlashAttention:       flashRule,
 	"LogSoftmax": func(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		last := dy.Rank() - 1
@@ -271,24 +275,28 @@ func layerNormRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 		func() *Value { return g.ReduceSum(dy, false, 0) })
 }
 
-// attentionRule has an operator of its own. Tokens, index and mask have no
-// gradient.
-func attentionRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
-	const differentiable = 2
-	inputs := append([]*Value{dy}, n.Inputs[:differentiable]...)
-	inputs = append(append(inputs, n.Outputs[1]), n.Inputs[differentiable:]...)
-	var shapes [][]int
-	for _, v := range n.Inputs[:differentiable] {
-		shapes = append(shapes, v.Shape)
+// attentionRule is the rule of an operator whose gradient is another one, which reads
+// the probabilities, its second output. Inputs from the given number on have no gradient.
+func attentionRule(op string, differentiable int) rule {
+	return func(g *Graph, n *Node, dy *Value, _ []bool) []*Value {
+		inputs := append([]*Value{dy}, n.Inputs[:differentiable]...)
+		inputs = append(append(inputs, n.Outputs[1]), n.Inputs[differentiable:]...)
+		var shapes [][]int
+		for _, v := range n.Inputs[:differentiable] {
+			shapes = append(shapes, v.Shape)
+		}
+		gradients := g.apply(op, KernelDomain, inputs, Float32, shapes, n.Attributes...)
+		return append(gradients, make([]*Value, len(n.Inputs)-differentiable)...)
 	}
-	gradients := g.apply(attentionGrad, KernelDomain, inputs, Float32, shapes, n.Attributes...)
-	return append(gradients, make([]*Value, len(n.Inputs)-differentiable)...)
 }
 
 // gatherRule adds the gradients of equal rows up by a product with a matrix of
 // zeros and ones, or, if no row was taken twice, by gathering them back.
 func gatherRule(g *Graph, n *Node, dy *Value, need []bool) []*Value {
 	table, indices := n.Inputs[0], n.Inputs[1]
+	if g.distinct[n] {
+		return []*Value{g.putBack(dy, indices, table), nil}
+	}
 	check(indices.data != nil, "Gather", "the gradient of %v by indices known only at run time is not offered; "+
 		"differentiate with respect to the gathered rows", table)
 	rows, taken := table.Shape[0], indices.ints()

@@ -107,6 +107,7 @@ func operatorCases() []operatorCase {
 				}
 				return g.Attention(in, true)
 			}})
+		cases = append(cases, packedCases(dropout)...)
 		cases = append(cases, operatorCase{name: fmt.Sprintf("FlashAttention/%t", dropout),
 			shapes: shapes([]int{8, 16}, []int{8, 16}, []int{8, 16}, []int{2, 2, 4, 8}, []int{2, 2, 4, 8}),
 			build: func(g *Graph, x []*Value) *Value {
@@ -147,6 +148,55 @@ func acquire(t testing.TB) *ort.Runtime {
 	}
 	t.Cleanup(func() { _ = rt.Close() })
 	return rt
+}
+
+// packedCases are those for a packed batch of rows of five, no and three tokens, and two
+// that fill it up.
+func packedCases(dropout bool) []operatorCase {
+	draw := func(g *Graph) Draw {
+		d := Draw{Key: g.Ints([]int{1 << 40}, 1), Scale: 1}
+		if dropout {
+			d.Site, d.Threshold, d.Scale = 7, 1<<14, 4./3
+		}
+		return d
+	}
+	offsets := func(g *Graph) *Value { return g.Ints([]int{0, 5, 5, 8}, 4) }
+	attention := func(g *Graph) PackedAttentionInputs {
+		return PackedAttentionInputs{Offsets: offsets(g), Index: g.Ints([]int{0, 0, 1, 2, 3, 4, 5, 6, 6}, 9), Heads: 2,
+			Scale: 0.6, Dropout: draw(g)}
+	}
+	cases := []operatorCase{
+		{name: "PackedAttention", shapes: [][]int{{10, 18}, {7, 12}}, build: func(g *Graph, x []*Value) *Value {
+			return g.PackedAttention(x[0], x[1], attention(g), true)
+		}},
+		{name: "PackedFirstAttention", shapes: [][]int{{3, 6}, {10, 6}, {10, 6}, {7, 6}, {7, 6}}, build: func(g *Graph, x []*Value) *Value {
+			return g.PackedFirstAttention(x[0], x[1], x[2], x[3], x[4], attention(g))
+		}},
+		{name: "PackedDropout", shapes: [][]int{{10, 7}}, build: func(g *Graph, x []*Value) *Value {
+			return g.PackedDropout(x[0], offsets(g), draw(g))
+		}},
+		{name: "TableDropout", shapes: [][]int{{3, 7}}, build: func(g *Graph, x []*Value) *Value {
+			return g.TableDropout(x[0], g.Ints([]int{1, 2, 9}, 3), draw(g))
+		}},
+		{name: "GatherDistinct", shapes: [][]int{{5, 4}}, build: func(g *Graph, x []*Value) *Value {
+			return g.GatherDistinct(x[0], g.Cast(g.Float([]float32{4, 0, 1}, 3), Int64))
+		}},
+	}
+	for _, p := range []Pooling{First, Mean, Maximum} {
+		apart := make([]float32, 10*6) // so that no step makes another element the maximum
+		for i := range apart {
+			apart[i] = float32(i * 7 % 60)
+		}
+		cases = append(cases, operatorCase{name: fmt.Sprint("PackedPool/", p), shapes: [][]int{{10, 6}},
+			build: func(g *Graph, x []*Value) *Value {
+				return g.PackedPool(g.Add(x[0], g.Float(apart, 10, 6)), offsets(g), p)
+			}})
+	}
+	for i := range cases {
+		cases[i].name = fmt.Sprintf("%s/%t", cases[i].name, dropout)
+		cases[i].needs = "PackedAttention"
+	}
+	return cases
 }
 
 // model is a compiled graph with float32 inputs and outputs.

@@ -156,6 +156,8 @@ type Graph struct {
 	nodes     []*Node
 	segments  []segment
 	waits     map[*Node]bool // nodes that read a value only to come after it
+	distinct  map[*Node]bool // nodes that gather no row twice
+	symbols   map[int]string // names of sizes known only at run time
 	inputs    []*Value
 	outputs   []output
 	constants map[string]*Value
@@ -185,7 +187,8 @@ const microsoft = "com.microsoft"
 
 // New returns an empty graph. kernels may be nil.
 func New(name string, kernels Kernels) *Graph {
-	return &Graph{Name: name, kernels: kernels, constants: map[string]*Value{}, waits: map[*Node]bool{}}
+	return &Graph{Name: name, kernels: kernels, constants: map[string]*Value{}, waits: map[*Node]bool{},
+		distinct: map[*Node]bool{}}
 }
 
 // Input declares an input of the model.

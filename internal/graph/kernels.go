@@ -24,6 +24,16 @@ const (
 	attentionProbs = "AttentionProbs"
 	attentionGrad  = "AttentionGrad"
 
+	// Of the host, for packed batches, all or none; see packed.go.
+	packedAttention          = "PackedAttention"
+	packedAttentionProbs     = "PackedAttentionProbs"
+	packedAttentionGrad      = "PackedAttentionGrad"
+	packedFirstAttention     = "PackedFirstAttention"
+	packedFirstAttentionGrad = "PackedFirstAttentionGrad"
+	packedDropout            = "PackedDropout"
+	packedPool               = "PackedPool"
+	packedPoolGrad           = "PackedPoolGrad"
+
 	// Of devices.
 	PhiloxDropout      = "PhiloxDropout"
 	SumSquares         = "SumSquares"

@@ -257,7 +257,7 @@ func (g *Graph) Reshape(x *Value, shape ...int) *Value {
 	if slices.Equal(shape, x.Shape) {
 		return x
 	}
-	return g.apply1("Reshape", "", []*Value{x, g.vector(shape...)}, x.Type, shape)
+	return g.apply1("Reshape", "", []*Value{x, g.vector(g.openShape(shape)...)}, x.Type, shape)
 }
 
 // Transpose permutes dimensions: dimension i of the result is dimension

@@ -74,9 +74,9 @@ var testOnly = []string{"internal/fakecuda", "internal/fakes", "internal/golden"
 
 // testImports are what tests import beyond what their package may.
 var testImports = map[string][]string{
-	"internal/ort":     {"internal/graph"}, // models to run
-	"internal/graph":   {"internal/ort"},   // operators run in ONNX Runtime
-	"internal/deberta": {"internal/ort"},   // golden cases run
+	"internal/ort":     {"internal/graph"},                   // models to run
+	"internal/graph":   {"internal/ort"},                     // operators run in ONNX Runtime
+	"internal/deberta": {"internal/dropout", "internal/ort"}, // golden cases run, with the masks of training
 	"internal/optim":   {"internal/weights"},
 	"internal/kernels": {"internal/dropout", "internal/graph", "internal/optim"}, // what the kernels compute, on the CPU
 }
