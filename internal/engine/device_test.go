@@ -229,7 +229,7 @@ func testLossScaling(t *testing.T, standard bool) {
 	if slices.Equal(half.current(t), before) {
 		t.Error("an update left the parameters as they were")
 	}
-	// A run that has diverged does not go on skipping for ever.
+	// A run that has diverged does not skip for ever.
 	setParam(t, half, "head.0.bias", []float32{float32(math.NaN()), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 	if err := a.push(); err != nil {
 		t.Fatal(err)
@@ -367,7 +367,7 @@ func TestLowEvaluation(t *testing.T) {
 
 // TestDeviceDropout: a device drops elements of its own accord, in every layer
 // anew in every micro-batch, also when it computes layers twice. With an operator
-// of our own that is a function of the micro-batch's place in the training.
+// that is a function of the micro-batch's place in the training.
 func TestDeviceDropout(t *testing.T) {
 	places := [][2]int{{0, 0}, {0, 1}, {1, 0}, {1 << 20, 3}}
 	for _, standard := range []bool{false, true} {
@@ -466,8 +466,8 @@ func TestKernelsOnGPU(t *testing.T) {
 		{89, 90, "kernels sm_89", true},
 		{120, 90, "kernels sm_120a", true},
 		{100, 90, "kernels compute_80", true},
-		{100, 70, "no kernels of our own: compute_80: loading dropout_float32: the provided PTX was compiled with an unsupported toolchain", false},
-		{75, 90, "no kernels of our own: none was compiled for this GPU", false},
+		{100, 70, "no custom kernels: compute_80: loading dropout_float32: the provided PTX was compiled with an unsupported toolchain", false},
+		{75, 90, "no custom kernels: none was compiled for this GPU", false},
 	} {
 		t.Setenv("FAKECUDA_CAPABILITY", strconv.Itoa(gpu.capability))
 		t.Setenv("FAKECUDA_PTX", strconv.Itoa(gpu.ptx))
@@ -595,7 +595,7 @@ func TestWideOnGPU(t *testing.T) {
 }
 
 // TestOutOfMemory: a batch for which the GPU has no memory is named, and the
-// engine goes on with a smaller one.
+// engine continues with a smaller one.
 func TestOutOfMemory(t *testing.T) {
 	if !fakecuda.Run(t, "FAKECUDA_MEMORY=60000000") {
 		return

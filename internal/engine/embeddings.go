@@ -74,7 +74,7 @@ func (w *embeddings) mark(id int64, nonzero bool) {
 	}
 }
 
-// zero tells whether a block of the flat gradients is known to be 0.
+// zero reports whether a block of the flat gradients is known to be 0.
 func (w *embeddings) zero(block int) bool { return block < len(w.nonzero) && !w.nonzero[block] }
 
 // clear sets the gradient back to 0.

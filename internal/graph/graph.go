@@ -77,7 +77,7 @@ func (t Type) Size() int {
 	return 0
 }
 
-// IsLow tells whether the type is one of low precision, which products may be in.
+// IsLow reports whether the type is one of low precision, which products may be in.
 func (t Type) IsLow() bool { return t == Float16 || t == BFloat16 }
 
 // Value is a tensor in a graph: an input, a constant or an output of a node.
@@ -175,7 +175,7 @@ type output struct {
 // the same.
 type Kernels map[string]bool
 
-// Offers tells whether the runtime has a fused operator that graphs must build
+// Offers reports whether the runtime has a fused operator that graphs must build
 // differently for.
 func (g *Graph) Offers(kernel string) bool { return g.kernels[kernel] }
 
@@ -211,7 +211,7 @@ func (g *Graph) Output(name string, v *Value) {
 // Inputs returns the inputs that were declared, in order, also unused ones.
 func (g *Graph) Inputs() []*Value { return g.inputs }
 
-// HasInput tells whether the model has an input of this name.
+// HasInput reports whether the model has an input of this name.
 func (g *Graph) HasInput(name string) bool {
 	return slices.ContainsFunc(g.inputs, func(v *Value) bool { return v.Name == name })
 }

@@ -120,7 +120,7 @@ func delicate(n *Node) bool {
 	return out[len(out)-1] == 1 || n.Inputs[0].data != nil || n.Inputs[1].data != nil
 }
 
-// allLow tells whether all float inputs that are computed are so in low precision.
+// allLow reports whether all float inputs that are computed are so in low precision.
 func (c *converter) allLow(n *Node) bool {
 	some := false
 	for _, v := range n.Inputs {

@@ -158,7 +158,7 @@ func convert(x []float32, low graph.Type) []uint16 {
 	return out
 }
 
-// sameCopy tells whether two vectors agree bit by bit, but for what a NaN carries.
+// sameCopy reports whether two vectors agree bit by bit, but for what a NaN carries.
 func sameCopy(got, want []uint16, low graph.Type) bool {
 	isNaN := func(bits uint16) bool { return bits&0x7fff > low.Bits(float32(math.Inf(1))) }
 	return slices.EqualFunc(got, want, func(a, b uint16) bool { return a == b || isNaN(a) && isNaN(b) })
@@ -187,7 +187,7 @@ func scalars(o optim.AdamW, u optim.Update, finite bool) []float32 {
 		float32(u.LR / (1 - math.Pow(o.Beta1, t))), float32(1 / math.Sqrt(1-math.Pow(o.Beta2, t))), float32(o.Eps), u.GradScale, flag}
 }
 
-// sameBits tells whether two vectors agree bit by bit, but for what a NaN carries.
+// sameBits reports whether two vectors agree bit by bit, but for what a NaN carries.
 func sameBits(got, want []float32) bool {
 	return slices.EqualFunc(got, want, func(a, b float32) bool {
 		return math.Float32bits(a) == math.Float32bits(b) || a != a && b != b

@@ -13,8 +13,8 @@ import (
 	"github.com/criteria-go/criteria/internal/parallel"
 )
 
-// BlockSize is the number of neighbouring state values that share a scale.
-const BlockSize = C.OPTIM_BLOCK
+// blockSize is the number of neighbouring state values that share a scale.
+const blockSize = C.OPTIM_BLOCK
 
 // MinQuantized is the size from which bitsandbytes keeps a tensor's state in 8
 // bits; smaller ones keep it in float32 ([AdamW]).
@@ -57,14 +57,14 @@ func NewAdamW8bit(adamw AdamW, rounding Rounding) *AdamW8bit {
 	return &AdamW8bit{
 		adamw:    adamw,
 		rounding: rounding,
-		m:        newCodebook(DynamicMap(true), rounding),
-		v:        newCodebook(DynamicMap(false), rounding),
+		m:        newCodebook(dynamicMap(true), rounding),
+		v:        newCodebook(dynamicMap(false), rounding),
 	}
 }
 
 // State8bit is the state of one tensor, all zero at first. Value i of the first
-// moment is DynamicMap(true)[M[i]] · MScale[i/BlockSize], of the second
-// DynamicMap(false)[V[i]] · VScale[i/BlockSize].
+// moment is dynamicMap(true)[M[i]] · MScale[i/blockSize], of the second
+// dynamicMap(false)[V[i]] · VScale[i/blockSize].
 type State8bit struct {
 	M, V           []uint8
 	MScale, VScale []float32 // largest absolute value of each block
@@ -78,7 +78,7 @@ func NewState8bit(n int) State8bit {
 
 // Blocks returns the number of blocks, and so of scales, of a tensor of n
 // elements.
-func Blocks(n int) int { return (n + BlockSize - 1) / BlockSize }
+func Blocks(n int) int { return (n + blockSize - 1) / blockSize }
 
 // Step updates the parameters of one tensor and their state in place. The
 // gradients must be finite.
@@ -105,7 +105,7 @@ type stepped8bit struct {
 
 var step8bit = parallel.New(func(s *stepped8bit, i int) {
 	from, to := i*part, min((i+1)*part, len(s.p))
-	block := from / BlockSize
+	block := from / blockSize
 	C.optim_adamw8(floats(s.p[from:]), floats(s.g[from:]), C.size_t(to-from),
 		bytes(s.state.M[from:]), bytes(s.state.V[from:]), floats(s.state.MScale[block:]), floats(s.state.VScale[block:]),
 		s.m, s.v, &s.scalars, s.nearest)
@@ -113,11 +113,11 @@ var step8bit = parallel.New(func(s *stepped8bit, i int) {
 
 func bytes(s []uint8) *C.uint8_t { return (*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(s))) }
 
-// DynamicMap returns the values that the 256 codes stand for, ascending from
+// dynamicMap returns the values that the 256 codes stand for, ascending from
 // about -1 (or 0 if not signed) to 1: for each of seven powers of ten the middles
 // of equal intervals between 0.1 and 1 of it, twice as many for each next one
 // (create_dynamic_map of bitsandbytes). It is computed in float32, as there.
-func DynamicMap(signed bool) [256]float32 {
+func dynamicMap(signed bool) [256]float32 {
 	var values []float32
 	for i := range 7 {
 		intervals := 1 << i
@@ -153,7 +153,7 @@ func boundary(k, n int) float32 {
 // Codebook returns what [RoundByTable] works with: the values of the codes, and for
 // each of the 65536 equal parts of [-1, 1] the code that is nearest to its middle.
 func Codebook(signed bool) (values [256]float32, cells [65536]uint8) {
-	values = DynamicMap(signed)
+	values = dynamicMap(signed)
 	for i, code := range newCodebook(values, RoundByTable).cells {
 		cells[i] = uint8(code)
 	}

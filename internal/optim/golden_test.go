@@ -73,10 +73,7 @@ func TestGoldenSchedule(t *testing.T) {
 	for _, path := range golden.Glob(t, "model/train/run_*.safetensors") {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".safetensors"), func(t *testing.T) {
 			f := open(t, path)
-			kind, err := ParseSchedule(f.meta["schedule"])
-			if err != nil {
-				t.Fatal(err)
-			}
+			kind := ScheduleKind(f.meta["schedule"])
 			total := int(f.number("total_steps"))
 			warmup := WarmupSteps(f.number("warmup_ratio"), total)
 			if want := int(f.number("warmup_steps")); warmup != want {
@@ -108,15 +105,15 @@ func TestGoldenAdam8bit(t *testing.T) {
 				name   string
 				signed bool
 			}{{"qmap1", true}, {"qmap2", false}} {
-				want, got := f.float32s(m.name), DynamicMap(m.signed)
+				want, got := f.float32s(m.name), dynamicMap(m.signed)
 				for i := range want {
 					if got[i] != want[i] {
 						t.Fatalf("%s[%d] = %v, want %v", m.name, i, got[i], want[i])
 					}
 				}
 			}
-			if got := int(f.number("blocksize")); got != BlockSize {
-				t.Fatalf("blocks of %d elements, want %d", got, BlockSize)
+			if got := int(f.number("blocksize")); got != blockSize {
+				t.Fatalf("blocks of %d elements, want %d", got, blockSize)
 			}
 			o := NewAdamW8bit(AdamW{f.number("beta1"), f.number("beta2"), f.number("eps")}, rounding)
 			lr := f.number("lr")
@@ -165,7 +162,7 @@ func compareScales(t *testing.T, name string, got, want []float32) {
 // to the other side earlier stays that much off.
 func compareCodes(t *testing.T, name string, signed bool, got, want []byte) {
 	const gap = 0.9 / 64 // between the values of the signed codes below 1
-	values := DynamicMap(signed)
+	values := dynamicMap(signed)
 	different := 0
 	for i := range want {
 		if got[i] == want[i] {

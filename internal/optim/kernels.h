@@ -9,7 +9,7 @@
 
 // The scalars of one AdamW update, worked out in double precision by Go.
 typedef struct {
-  float decay;      // 1 - lr·λ
+  float decay; // 1 - lr·λ
   float beta2;
   float weight1;    // 1 - β₁
   float weight2;    // 1 - β₂

@@ -191,14 +191,6 @@ func TestSchedule(t *testing.T) {
 			t.Errorf("%+v at step %d: got %v, want %v", tt.s, tt.step, got, tt.want)
 		}
 	}
-	for _, name := range []string{"linear", "cosine", "constant"} {
-		if got, err := ParseSchedule(name); err != nil || string(got) != name {
-			t.Errorf("%s: got %q, %v", name, got, err)
-		}
-	}
-	if _, err := ParseSchedule("polynomial"); err == nil {
-		t.Error("polynomial: no error")
-	}
 	for _, tt := range []struct {
 		ratio       float64
 		total, want int

@@ -17,15 +17,6 @@ const (
 	Constant ScheduleKind = "constant"
 )
 
-// ParseSchedule returns the kind of this name.
-func ParseSchedule(name string) (ScheduleKind, error) {
-	switch k := ScheduleKind(name); k {
-	case Linear, Cosine, Constant:
-		return k, nil
-	}
-	return "", fmt.Errorf("optim: unknown schedule %q; want %s, %s or %s", name, Linear, Cosine, Constant)
-}
-
 // Schedule is the learning rate as a function of the step: it grows from 0 to
 // Peak over Warmup steps and then follows Kind until Total.
 type Schedule struct {

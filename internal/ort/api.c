@@ -137,8 +137,7 @@ OrtStatus *ortx_create_env(int threads, int spin, OrtEnv **env) {
   if (!s) s = ORT(SetGlobalInterOpNumThreads)(options, 1);
   if (!s) s = ORT(SetGlobalSpinControl)(options, spin);
   enum { log_fatal_errors = 4 };
-  if (!s)
-    s = ORT(CreateEnvWithGlobalThreadPools)(log_fatal_errors, "criteria", options, env);
+  if (!s) s = ORT(CreateEnvWithGlobalThreadPools)(log_fatal_errors, "criteria", options, env);
   ORT(ReleaseThreadingOptions)(options);
   return s;
 }
@@ -153,18 +152,14 @@ int ortx_trim(void) {
 #endif
 }
 
-OrtStatus *ortx_providers(char ***names, int *count) {
-  return ORT(GetAvailableProviders)(names, count);
-}
+OrtStatus *ortx_providers(char ***names, int *count) { return ORT(GetAvailableProviders)(names, count); }
 
 void ortx_release_providers(char **names, int count) {
   OrtStatus *s = ORT(ReleaseAvailableProviders)(names, count);
   if (s) ortx_release_status(s);
 }
 
-OrtStatus *ortx_share_threads(void *session_options) {
-  return ORT(DisablePerSessionThreads)(session_options);
-}
+OrtStatus *ortx_share_threads(void *session_options) { return ORT(DisablePerSessionThreads)(session_options); }
 
 OrtStatus *ortx_deterministic(void *session_options, int on) {
   return ORT(SetDeterministicCompute)(session_options, on != 0);
@@ -174,9 +169,7 @@ OrtStatus *ortx_count(void *session, int output, size_t *count) {
   return output ? ORT(SessionGetOutputCount)(session, count) : ORT(SessionGetInputCount)(session, count);
 }
 
-static OrtStatus *default_allocator(OrtAllocator **allocator) {
-  return ORT(GetAllocatorWithDefaultOptions)(allocator);
-}
+static OrtStatus *default_allocator(OrtAllocator **allocator) { return ORT(GetAllocatorWithDefaultOptions)(allocator); }
 
 OrtStatus *ortx_name(void *session, int output, size_t i, char **name) {
   OrtAllocator *allocator;
@@ -196,8 +189,8 @@ void ortx_free_name(char *name) {
 OrtStatus *ortx_type(void *session, int output, size_t i, int *type, int64_t *dims, size_t *rank) {
   size_t capacity = *rank;
   OrtTypeInfo *info = NULL;
-  OrtStatus *s = output ? ORT(SessionGetOutputTypeInfo)(session, i, &info)
-                        : ORT(SessionGetInputTypeInfo)(session, i, &info);
+  OrtStatus *s =
+      output ? ORT(SessionGetOutputTypeInfo)(session, i, &info) : ORT(SessionGetInputTypeInfo)(session, i, &info);
   if (s) return s;
   const OrtTensorTypeAndShapeInfo *tensor = NULL; // belongs to info
   s = ORT(CastTypeInfoToTensorInfo)(info, &tensor);
@@ -206,8 +199,7 @@ OrtStatus *ortx_type(void *session, int output, size_t i, int *type, int64_t *di
   if (!s && tensor) {
     s = ORT(GetTensorElementType)(tensor, type);
     if (!s) s = ORT(GetDimensionsCount)(tensor, rank);
-    if (!s && *rank <= capacity)
-      s = ORT(GetDimensions)(tensor, dims, *rank);
+    if (!s && *rank <= capacity) s = ORT(GetDimensions)(tensor, dims, *rank);
   }
   ORT(ReleaseTypeInfo)(info);
   return s;
@@ -217,9 +209,8 @@ OrtStatus *ortx_tensor(void *data, size_t bytes, const int64_t *dims, size_t ran
                        OrtValue **value) {
   enum { device_allocator = 0, default_memory = 0 };
   OrtMemoryInfo *memory = NULL;
-  OrtStatus *s = device < 0
-                     ? ORT(CreateCpuMemoryInfo)(device_allocator, default_memory, &memory)
-                     : ORT(CreateMemoryInfo)("Cuda", device_allocator, device, default_memory, &memory);
+  OrtStatus *s = device < 0 ? ORT(CreateCpuMemoryInfo)(device_allocator, default_memory, &memory)
+                            : ORT(CreateMemoryInfo)("Cuda", device_allocator, device, default_memory, &memory);
   if (s) return s;
   s = ORT(CreateTensorWithDataAsOrtValue)(memory, data, bytes, dims, rank, type, value);
   ORT(ReleaseMemoryInfo)(memory);

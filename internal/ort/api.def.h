@@ -15,8 +15,7 @@ ORT_FUNCTION(27, OrtStatus *, CustomOpDomain_Add, OrtCustomOpDomain *custom_op_d
 ORT_FUNCTION(28, OrtStatus *, AddCustomOpDomain, OrtSessionOptions *options, OrtCustomOpDomain *custom_op_domain)
 ORT_FUNCTION(30, OrtStatus *, SessionGetInputCount, const OrtSession *session, size_t *out)
 ORT_FUNCTION(31, OrtStatus *, SessionGetOutputCount, const OrtSession *session, size_t *out)
-ORT_FUNCTION(33, OrtStatus *, SessionGetInputTypeInfo, const OrtSession *session, size_t index,
-             OrtTypeInfo **type_info)
+ORT_FUNCTION(33, OrtStatus *, SessionGetInputTypeInfo, const OrtSession *session, size_t index, OrtTypeInfo **type_info)
 ORT_FUNCTION(34, OrtStatus *, SessionGetOutputTypeInfo, const OrtSession *session, size_t index,
              OrtTypeInfo **type_info)
 ORT_FUNCTION(36, OrtStatus *, SessionGetInputName, const OrtSession *session, size_t index, OrtAllocator *allocator,
@@ -24,8 +23,7 @@ ORT_FUNCTION(36, OrtStatus *, SessionGetInputName, const OrtSession *session, si
 ORT_FUNCTION(37, OrtStatus *, SessionGetOutputName, const OrtSession *session, size_t index, OrtAllocator *allocator,
              char **value)
 ORT_FUNCTION(49, OrtStatus *, CreateTensorWithDataAsOrtValue, const OrtMemoryInfo *info, void *p_data,
-             size_t p_data_len, const int64_t *shape, size_t shape_len, ONNXTensorElementDataType type,
-             OrtValue **out)
+             size_t p_data_len, const int64_t *shape, size_t shape_len, ONNXTensorElementDataType type, OrtValue **out)
 ORT_FUNCTION(51, OrtStatus *, GetTensorMutableData, OrtValue *value, void **out)
 ORT_FUNCTION(55, OrtStatus *, CastTypeInfoToTensorInfo, const OrtTypeInfo *type_info,
              const OrtTensorTypeAndShapeInfo **out)
@@ -92,23 +90,22 @@ ORT_FUNCTION(259, OrtStatus *, CreateAndRegisterAllocatorV2, OrtEnv *env, const 
 ORT_FUNCTION(263, OrtStatus *, UpdateCUDAProviderOptionsWithValue, OrtCUDAProviderOptionsV2 *cuda_options,
              const char *key, void *value)
 ORT_FUNCTION(267, OrtStatus *, ShapeInferContext_GetInputCount, const OrtShapeInferContext *context, size_t *out)
-ORT_FUNCTION(268, OrtStatus *, ShapeInferContext_GetInputTypeShape, const OrtShapeInferContext *context,
-             size_t index, OrtTensorTypeAndShapeInfo **info)
+ORT_FUNCTION(268, OrtStatus *, ShapeInferContext_GetInputTypeShape, const OrtShapeInferContext *context, size_t index,
+             OrtTensorTypeAndShapeInfo **info)
 ORT_FUNCTION(269, OrtStatus *, ShapeInferContext_GetAttribute, const OrtShapeInferContext *context,
              const char *attr_name, const OrtOpAttr **attr)
-ORT_FUNCTION(270, OrtStatus *, ShapeInferContext_SetOutputTypeShape, const OrtShapeInferContext *context,
-             size_t index, const OrtTensorTypeAndShapeInfo *info)
+ORT_FUNCTION(270, OrtStatus *, ShapeInferContext_SetOutputTypeShape, const OrtShapeInferContext *context, size_t index,
+             const OrtTensorTypeAndShapeInfo *info)
 ORT_FUNCTION(271, OrtStatus *, SetSymbolicDimensions, OrtTensorTypeAndShapeInfo *info, const char *dim_params[],
              size_t dim_params_length)
 ORT_FUNCTION(272, OrtStatus *, ReadOpAttr, const OrtOpAttr *op_attr, OrtOpAttrType type, void *data, size_t len,
              size_t *out)
 ORT_FUNCTION(273, OrtStatus *, SetDeterministicCompute, OrtSessionOptions *options, _Bool value)
-ORT_FUNCTION(274, OrtStatus *, KernelContext_ParallelFor, const OrtKernelContext *context, void (*fn)(void*, size_t),
+ORT_FUNCTION(274, OrtStatus *, KernelContext_ParallelFor, const OrtKernelContext *context, void (*fn)(void *, size_t),
              size_t total, size_t num_batch, void *usr_data)
 ORT_FUNCTION(407, OrtStatus *, Session_GetEpGraphAssignmentInfo, const OrtSession *session,
              const OrtEpAssignedSubgraph *const **ep_subgraphs, size_t *num_ep_subgraphs)
-ORT_FUNCTION(408, OrtStatus *, EpAssignedSubgraph_GetEpName, const OrtEpAssignedSubgraph *ep_subgraph,
-             const char **out)
+ORT_FUNCTION(408, OrtStatus *, EpAssignedSubgraph_GetEpName, const OrtEpAssignedSubgraph *ep_subgraph, const char **out)
 ORT_FUNCTION(409, OrtStatus *, EpAssignedSubgraph_GetNodes, const OrtEpAssignedSubgraph *ep_subgraph,
              const OrtEpAssignedNode *const **ep_nodes, size_t *num_ep_nodes)
 ORT_FUNCTION(412, OrtStatus *, EpAssignedNode_GetOperatorType, const OrtEpAssignedNode *ep_node, const char **out)

@@ -16,9 +16,9 @@ size_t blas_cores(void);
 // A kind of product and how long the threads have spent on it.
 typedef struct {
   int64_t trans_a, trans_b, m, n, k;
-  int64_t batch;      // products of this kind in one operator
-  int64_t operators;  // runs of operators
-  int64_t thread_ns;  // time of all threads together
+  int64_t batch;     // products of this kind in one operator
+  int64_t operators; // runs of operators
+  int64_t thread_ns; // time of all threads together
 } blas_product;
 
 // Row-major c ← alpha·op(a)·op(b) + beta·c on the calling thread. The time is

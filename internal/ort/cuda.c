@@ -34,10 +34,10 @@ static struct {
 const char *cudax_open(const char *name) {
   void *handle = dlopen(name, RTLD_LAZY | RTLD_GLOBAL);
   if (!handle) return dlerror();
-#define TAKE(f)                                     \
-  do {                                              \
-    *(void **)&rt.f = dlsym(handle, #f);            \
-    if (!rt.f) return "it lacks the function " #f;  \
+#define TAKE(f)                                    \
+  do {                                             \
+    *(void **)&rt.f = dlsym(handle, #f);           \
+    if (!rt.f) return "it lacks the function " #f; \
   } while (0)
   TAKE(cudaDriverGetVersion);
   TAKE(cudaRuntimeGetVersion);
@@ -123,10 +123,8 @@ OrtStatus *cudax_append(void *session_options, const char *const *keys, const ch
   OrtStatus *s = ORT(CreateCUDAProviderOptions)(&options);
   if (s) return s;
   s = ORT(UpdateCUDAProviderOptions)(options, keys, values, count);
-  if (!s)
-    s = ORT(UpdateCUDAProviderOptionsWithValue)(options, "user_compute_stream", stream);
-  if (!s)
-    s = ORT(SessionOptionsAppendExecutionProvider_CUDA_V2)(session_options, options);
+  if (!s) s = ORT(UpdateCUDAProviderOptionsWithValue)(options, "user_compute_stream", stream);
+  if (!s) s = ORT(SessionOptionsAppendExecutionProvider_CUDA_V2)(session_options, options);
   ORT(ReleaseCUDAProviderOptions)(options);
   return s;
 }
@@ -142,8 +140,7 @@ OrtStatus *cudax_share_arena(void *env, int device, const char *const *keys, con
   OrtStatus *s = ORT(CreateMemoryInfo)("Cuda", arena_allocator, device, default_memory, &memory);
   if (s) return s;
   s = ORT(CreateArenaCfgV2)(arena_keys, arena_values, 1, &arena);
-  if (!s)
-    s = ORT(CreateAndRegisterAllocatorV2)(env, "CUDAExecutionProvider", memory, arena, keys, values, count);
+  if (!s) s = ORT(CreateAndRegisterAllocatorV2)(env, "CUDAExecutionProvider", memory, arena, keys, values, count);
   if (arena) ORT(ReleaseArenaCfg)(arena);
   ORT(ReleaseMemoryInfo)(memory);
   return s;
@@ -168,8 +165,7 @@ OrtStatus *cudax_placement(void *session, uintptr_t user) {
     const OrtEpAssignedNode *const *nodes;
     size_t n = 0;
     s = ORT(EpAssignedSubgraph_GetEpName)(graphs[i], &provider);
-    if (!s)
-      s = ORT(EpAssignedSubgraph_GetNodes)(graphs[i], &nodes, &n);
+    if (!s) s = ORT(EpAssignedSubgraph_GetNodes)(graphs[i], &nodes, &n);
     for (size_t j = 0; !s && j < n; j++) {
       const char *op;
       s = ORT(EpAssignedNode_GetOperatorType)(nodes[j], &op);

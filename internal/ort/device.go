@@ -29,11 +29,11 @@ const (
 	cudaRemedy       = "run `make deps-cuda`, or set " + EnvCUDALibrary + " to the libonnxruntime of onnxruntime-gpu and " + EnvCUDA + " to the folder of NVIDIA's libraries; device=cpu trains without a GPU"
 )
 
-// FindCUDALibrary returns the path of an ONNX Runtime with a CUDA provider: the
+// findCUDALibrary returns the path of an ONNX Runtime with a CUDA provider: the
 // first of explicit, the environment variable [EnvCUDALibrary], the variable
 // [EnvLibrary] if it names one, the newest below the folder "criteria-cuda" of
 // the user's cache, and the system loader's. The error is a [*RuntimeError].
-func FindCUDALibrary(explicit string) (path string, tried []string, err error) {
+func findCUDALibrary(explicit string) (path string, tried []string, err error) {
 	spec := searchSpec{
 		what:     "ONNX Runtime with CUDA",
 		explicit: explicit,
@@ -201,7 +201,7 @@ func minimalDriver(major int) string {
 // String describes the device for people.
 func (d *Device) String() string { return d.name }
 
-// IsHost tells whether the device is the host itself.
+// IsHost reports whether the device is the host itself.
 func (d *Device) IsHost() bool { return d.host }
 
 // Close waits for the device's work and ends its thread. Closing twice does
@@ -303,7 +303,7 @@ func (d *Device) Wait() error {
 }
 
 // An Event is a place in a device's work, for which one can wait while the device
-// goes on with what comes after it.
+// continues with what comes after it.
 type Event struct {
 	device *Device
 	native unsafe.Pointer // nil on the host, where all is done at once

@@ -52,16 +52,14 @@ static OrtStatus *launch(const gpu_kernel *k, void *context, size_t n, size_t co
   void *stream;
   TRY(ORT(KernelContext_GetGPUComputeStream)(context, &stream));
   unsigned programs = (unsigned)((n + k->block - 1) / k->block);
-  int status =
-      driver.cuLaunchKernel(k->function, programs, 1, 1, k->threads, 1, 1, k->shared, stream, arguments, NULL);
+  int status = driver.cuLaunchKernel(k->function, programs, 1, 1, k->threads, 1, 1, k->shared, stream, arguments, NULL);
   return status ? ops_fail(gpu_message(status)) : NULL;
 }
 
 // The number of a kernel's arguments, and their addresses, with those of two more
 // that every kernel of Triton takes: memory that ours have no use for.
 static void *scratch;
-#define ARGUMENTS(...) \
-  sizeof((void *[]){__VA_ARGS__}) / sizeof(void *), ((void *[]){__VA_ARGS__, &scratch, &scratch})
+#define ARGUMENTS(...) sizeof((void *[]){__VA_ARGS__}) / sizeof(void *), ((void *[]){__VA_ARGS__, &scratch, &scratch})
 
 static int aligned(const void *address) { return (uintptr_t)address % 16 == 0; }
 static OrtStatus *misaligned(void) { return ops_fail("criteria: an address on the GPU is no multiple of 16"); }
@@ -166,9 +164,9 @@ static OrtStatus *adamw8bit(const ops_attributes *a, void *context) {
   if (!copy.data)
     return launch(kernels, context, blocks,
                   ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &n));
-  return launch(of_type(kernels, copy.type), context, blocks,
-                ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &copy.data, &first,
-                          &n));
+  return launch(
+      of_type(kernels, copy.type), context, blocks,
+      ARGUMENTS(&in[0], &in[1], &in[2], &in[2], &in[3], &in[4], &in[5], &in[6], &in[7], &copy.data, &first, &n));
 }
 
 // What all kernels of attention take after their tensors.
@@ -183,7 +181,7 @@ typedef struct {
 static OrtStatus *flash_prepare(const ops_attributes *a, flash_inputs *in, flash_arguments *f) {
   if (!of_type(a->kernels, in->type))
     return ops_fail("criteria.FlashAttention: numbers must be float32, float16 or bfloat16");
-  const void *all[] = {in->dcontext, in->q,   in->k,      in->v,       in->c2p,
+  const void *all[] = {in->dcontext, in->q,       in->k,   in->v,      in->c2p,
                        in->p2c,      in->context, in->lse, in->tokens, in->position};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++)
     if (!aligned(all[i])) return misaligned();

@@ -135,7 +135,7 @@ func (d *Device) Operators() []string {
 // describeKernels says for people which kernels are used.
 func describeKernels(k *gpuKernels, err error) string {
 	if err != nil {
-		return "no kernels of our own: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+		return "no custom kernels: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	return "kernels " + k.target
 }

@@ -1,4 +1,4 @@
-// Kernels of our own on an NVIDIA GPU: the images of package kernels, loaded by
+// Custom kernels on an NVIDIA GPU: the images of package kernels, loaded by
 // the driver, and the operators of domain "criteria" that launch them for the
 // CUDA provider. The driver's library is found at run time, nothing is linked.
 

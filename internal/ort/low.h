@@ -25,13 +25,13 @@ static inline uint16_t float16(float x) {
   if (x != x) return sign | 0x7e00;
   if (size >= 65520) return sign | 0x7c00; // halfway from the largest number to the next
   if (size < 0x1p-14f) return sign | (uint16_t)nearbyintf(size * 0x1p24f); // subnormal: multiples of 2⁻²⁴
-  uint32_t bits = bits_of(size) - ((127 - 15) << 23); // the exponent as float16 has it
+  uint32_t bits = bits_of(size) - ((127 - 15) << 23);                      // the exponent as float16 has it
   return sign | (uint16_t)((bits + 0xfff + (bits >> 13 & 1)) >> 13);
 }
 
 static inline float from_float16(uint16_t h) {
   int exponent = h >> 10 & 31, fraction = h & 1023;
-  float x = exponent == 0    ? ldexpf((float)fraction, -24)
+  float x = exponent == 0   ? ldexpf((float)fraction, -24)
             : exponent < 31 ? ldexpf((float)(1024 + fraction), exponent - 25)
             : fraction      ? NAN
                             : INFINITY;

@@ -228,5 +228,4 @@ static OrtStatus *adamw8bit_shapes(const ops_attributes *a, const ops_shape *in,
   return NULL;
 }
 
-ops_operator ops_adamw8bit = {
-    .inputs = "ffujifufA", .outputs = "fuA", .run = adamw8bit, .shapes = adamw8bit_shapes};
+ops_operator ops_adamw8bit = {.inputs = "ffujifufA", .outputs = "fuA", .run = adamw8bit, .shapes = adamw8bit_shapes};

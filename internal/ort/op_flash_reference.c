@@ -11,8 +11,16 @@
 #include "philox.h"
 
 OrtStatus *flash_read(const ops_attributes *a, void *context, int gradient, flash_inputs *in) {
-  const void **slots[] = {&in->dcontext, &in->q, &in->k, &in->v, &in->c2p, &in->p2c, &in->context,
-                          (const void **)&in->lse, (const void **)&in->tokens, (const void **)&in->position};
+  const void **slots[] = {&in->dcontext,
+                          &in->q,
+                          &in->k,
+                          &in->v,
+                          &in->c2p,
+                          &in->p2c,
+                          &in->context,
+                          (const void **)&in->lse,
+                          (const void **)&in->tokens,
+                          (const void **)&in->position};
   static const int forward[] = {1, 2, 3, 4, 5, 8, 9}, backward[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
   size_t count = gradient ? 10 : 7;
   ops_shape shapes[10] = {0};
@@ -174,12 +182,21 @@ static OrtStatus *flash_attention_grad(const ops_attributes *a, void *context) {
   TRY(known_type(&in));
   size_t rows = ops_elements(&in.rows), tables = ops_elements(&in.tables), stats = ops_elements(&in.stats);
   size_t size = in.size;
-  float *x[ARRAYS] = {
-      floats(in.dcontext, rows, in.type), floats(in.q, rows, in.type),       floats(in.k, rows, in.type),
-      floats(in.v, rows, in.type),        floats(in.c2p, tables, in.type),   floats(in.p2c, tables, in.type),
-      floats(in.context, rows, in.type),  floats(NULL, rows, 0),             floats(NULL, rows, 0),
-      floats(NULL, rows, 0),              floats(NULL, tables, 0),           floats(NULL, tables, 0),
-      floats(NULL, stats, 0),             floats(NULL, in.n, 0),             floats(NULL, in.n, 0)};
+  float *x[ARRAYS] = {floats(in.dcontext, rows, in.type),
+                      floats(in.q, rows, in.type),
+                      floats(in.k, rows, in.type),
+                      floats(in.v, rows, in.type),
+                      floats(in.c2p, tables, in.type),
+                      floats(in.p2c, tables, in.type),
+                      floats(in.context, rows, in.type),
+                      floats(NULL, rows, 0),
+                      floats(NULL, rows, 0),
+                      floats(NULL, rows, 0),
+                      floats(NULL, tables, 0),
+                      floats(NULL, tables, 0),
+                      floats(NULL, stats, 0),
+                      floats(NULL, in.n, 0),
+                      floats(NULL, in.n, 0)};
   if (!complete(x, 15)) return release(x, ops_fail("criteria.FlashAttentionGrad: out of memory"));
   float *dy = x[0], *q = x[1], *k = x[2], *v = x[3], *c2p = x[4], *p2c = x[5], *y = x[6];
   float *dq = x[7], *dk = x[8], *dv = x[9], *dc2p = x[10], *dp2c = x[11], *delta = x[12], *s = x[13], *keep = x[14];

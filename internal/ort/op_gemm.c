@@ -190,8 +190,5 @@ static OrtStatus *need_blas(const void *info, ops_attributes *t) {
   return blas_loaded() ? NULL : ops_fail("criteria.LinearGrad: no BLAS is loaded");
 }
 
-ops_operator ops_linear_grad = {.inputs = "ffff",
-                                .outputs = "ff",
-                                .create = need_blas,
-                                .run = linear_grad,
-                                .shapes = linear_grad_shapes};
+ops_operator ops_linear_grad = {
+    .inputs = "ffff", .outputs = "ff", .create = need_blas, .run = linear_grad, .shapes = linear_grad_shapes};

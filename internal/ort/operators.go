@@ -123,11 +123,11 @@ const EnvBLAS = "CRITERIA_BLAS_LIB"
 // to ONNX Runtime.
 const NoBLAS = "none"
 
-// FindBLAS returns the path of the BLAS, or the name by which the system's
+// findBLAS returns the path of the BLAS, or the name by which the system's
 // loader finds it. It is looked for as [FindLibrary] looks for ONNX Runtime;
 // without an order only OpenBLAS is, but on macOS Accelerate first. Intel's MKL is used if it is named
 // (libmkl_rt.so). The error is a [*RuntimeError].
-func FindBLAS(explicit string) (path string, tried []string, err error) {
+func findBLAS(explicit string) (path string, tried []string, err error) {
 	return find(searchSpec{
 		what:     "a BLAS with cblas_sgemm",
 		explicit: explicit,
@@ -167,7 +167,7 @@ func openBLAS(explicit string) (path string, tried []string, err error) {
 	if environment.blas != "" && ordered == "" {
 		return environment.blas, environment.blasTried, nil
 	}
-	path, tried, err = FindBLAS(explicit)
+	path, tried, err = findBLAS(explicit)
 	if err != nil {
 		if ordered == "" {
 			return "", tried, nil

@@ -17,8 +17,8 @@ import (
 // Options says which libraries [Acquire] uses.
 type Options struct {
 	Library string // ONNX Runtime, a file or folder; empty: see FindLibrary
-	CUDA    bool   // look for a library with a CUDA provider; see FindCUDALibrary
-	BLAS    string // BLAS for matrix products, a file or folder, or NoBLAS; empty: see FindBLAS
+	CUDA    bool   // look for a library with a CUDA provider; see findCUDALibrary
+	BLAS    string // BLAS for matrix products, a file or folder, or NoBLAS; empty: see findBLAS
 	Threads int    // size of the shared pool, if this reference is the first; 0: DefaultThreads
 }
 
@@ -193,7 +193,7 @@ func openEnvironment(opts Options) error {
 // find returns the library that was asked for.
 func (o Options) find() (path string, tried []string, err error) {
 	if o.CUDA {
-		return FindCUDALibrary(o.Library)
+		return findCUDALibrary(o.Library)
 	}
 	return FindLibrary(o.Library)
 }
