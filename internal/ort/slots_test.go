@@ -70,7 +70,7 @@ var (
 	release    = regexp.MustCompile(`ORT_CLASS_RELEASE\(\s*(\w+)\s*\)`)
 	pointer    = regexp.MustCompile(`^(.*?)\(\s*ORT_API_CALL\s*\*\s*(\w+)\s*\)\s*\((.*)\)`)
 	typed      = regexp.MustCompile(`ORT_API_T\(\s*([^,]+),\s*(\w+),?\s*(.*)\)`)
-	named      = regexp.MustCompile(`^(.*?[ *])\w+$`)
+	named      = regexp.MustCompile(`^(.*?[ *])\w+(\[\])?$`)
 	callback   = regexp.MustCompile(`\(\*\w*\)`)
 )
 
@@ -116,7 +116,7 @@ func parameters(text string) string {
 			if callback.MatchString(p) {
 				p = callback.ReplaceAllString(p, "(*)")
 			} else if m := named.FindStringSubmatch(p); m != nil {
-				p = strings.TrimSpace(m[1])
+				p = strings.TrimSpace(m[1]) + strings.ReplaceAll(m[2], "[]", "*")
 			}
 			list = append(list, p)
 			from = i + 1
