@@ -61,6 +61,7 @@ func (d *device) program(k kind, b Batch) (*deviceProgram, error) {
 	if err := d.compile(p, key); err != nil {
 		return nil, errors.Join(failed(err, k, b), p.close())
 	}
+	d.programs.met(key)
 	// Results of the one that makes room for it arrived long ago.
 	return p, d.programs.add(key, p)
 }

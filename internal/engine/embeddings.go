@@ -48,10 +48,11 @@ func (w *embeddings) row(flat []float32, id int64) []float32 {
 // add adds the gradients of looked-up rows to the table's, in the order of the
 // tokens. Row 0 is padding, which torch keeps without gradient (padding_idx)
 // even where the id occurs as a token.
+// mask, which may be nil, has 0 for ids that are padding.
 func (w *embeddings) add(ids, mask []int64, rows []float32) {
 	gradients := w.gradients.Float32()
 	for i, id := range ids {
-		if id == 0 || mask[i] == 0 {
+		if id == 0 || mask != nil && mask[i] == 0 {
 			continue
 		}
 		if !w.isTouched[id] {

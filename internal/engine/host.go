@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/criteria-go/criteria/internal/dropout"
 	"github.com/criteria-go/criteria/internal/graph"
 	"github.com/criteria-go/criteria/internal/optim"
 )
@@ -16,11 +17,12 @@ type host struct {
 	*core
 	kernels  graph.Kernels // operators of the host beside those of ONNX
 	programs programs[*program]
+	packing  packing
 	trainer  *trainer // nil for inference
 }
 
 func newHost(c *core) (*host, error) {
-	h := &host{core: c, kernels: graph.Kernels{}, programs: newPrograms[*program]()}
+	h := &host{core: c, kernels: graph.Kernels{}, programs: newPrograms[*program](), packing: newPacking()}
 	for _, name := range c.runtime.Operators() {
 		h.kernels[name] = true
 	}
@@ -35,7 +37,7 @@ func newHost(c *core) (*host, error) {
 }
 
 func (h *host) close() error {
-	err := h.programs.close()
+	err := errors.Join(h.programs.close(), h.packing.close())
 	if h.trainer != nil {
 		err = errors.Join(err, h.trainer.close())
 	}
@@ -72,12 +74,10 @@ func (h *host) explain(ctx context.Context, b Batch) (Result, []float32, error) 
 
 // forward runs a graph that needs nothing but the batch.
 func (h *host) forward(ctx context.Context, k kind, b Batch) (*program, error) {
-	p, err := h.program(k, b)
+	p, err := h.ready(k, b)
 	if err != nil {
 		return nil, err
 	}
-	p.load(b)
-	h.settle(p.ids.Int64())
 	if err := p.binding.Run(ctx); err != nil {
 		return nil, fmt.Errorf("engine: %s a batch of %d × %d tokens: %w", k, b.Rows, b.Length, err)
 	}
@@ -100,20 +100,25 @@ func (h *host) train(ctx context.Context, b Batch, step, micro, before int) (Res
 	if before == h.training.Accumulation {
 		return Result{}, fmt.Errorf("engine: more than %d micro-batches without an update", h.training.Accumulation)
 	}
-	p, err := h.program(k, b)
+	p, err := h.ready(k, b)
 	if err != nil {
 		return Result{}, err
 	}
-	p.load(b)
-	h.settle(p.ids.Int64())
 	p.lossScale.Float32()[0] = 1
-	if err := t.prepare(p, step, micro); err != nil {
-		return Result{}, err
+	var mask []int64 // a packed batch has no padding
+	key := dropout.Key{Seed: h.training.Seed, Step: uint64(step)<<16 | uint64(micro)}
+	if p.length == 0 {
+		p.key.Int64()[0] = key.State()
+	} else {
+		mask = p.mask.Int64()
+		if err := t.prepare(p, key); err != nil {
+			return Result{}, err
+		}
 	}
 	if err := p.binding.Run(ctx); err != nil {
 		return Result{}, fmt.Errorf("engine: %s a batch of %d × %d tokens: %w", k, b.Rows, b.Length, err)
 	}
-	t.words.add(p.ids.Int64(), p.mask.Int64(), p.rowGradients.Float32())
+	t.words.add(p.ids.Int64(), mask, p.rowGradients.Float32())
 	r := p.resultIn(t.logits, b)
 	t.logits = r.Logits
 	return r, nil
@@ -144,14 +149,24 @@ func (h *host) fetch() error {
 }
 
 func (h *host) save(path string) error {
-	return writeState(path, h.training.Optimizer, h.trainer.updates, h.trainer.optimizer, nil)
+	masks := map[string]string{dropoutKey: dropoutByRow}
+	if h.trainer.masksByBatch {
+		masks = nil
+	}
+	return writeState(path, h.training.Optimizer, h.trainer.updates, h.trainer.optimizer, masks)
 }
 
 func (h *host) restore(path string) error {
-	updates, _, err := readState(path, h.training.Optimizer, h.trainer.optimizer)
+	updates, metadata, err := readState(path, h.training.Optimizer, h.trainer.optimizer)
 	if err != nil {
 		return err
 	}
+	rule, ok := metadata[dropoutKey]
+	if ok && rule != dropoutByRow {
+		return fmt.Errorf("engine: %s: dropout is drawn %q, which this version does not know: "+
+			"resume with the version that wrote it", path, rule)
+	}
+	h.trainer.masksByBatch = !ok
 	h.trainer.discard()
 	if lazy := h.lazy(); lazy != nil {
 		lazy.forget() // what was read is up to date

@@ -32,11 +32,20 @@ func (k kind) String() string {
 
 type programKey struct {
 	kind         kind
-	rows, length int
+	rows, length int // length is 0 for packed batches
 }
 
-// program is a graph compiled for one shape of batch, with the memory of its
-// inputs and outputs.
+func (k programKey) packed() bool { return k.length == 0 }
+
+func (k programKey) String() string {
+	if k.packed() {
+		return fmt.Sprintf("%d rows", k.rows)
+	}
+	return fmt.Sprintf("%d × %d tokens", k.rows, k.length)
+}
+
+// program is a graph compiled for one shape of batch, or for one number of rows if
+// batches are packed, with the memory of its inputs and outputs.
 type program struct {
 	graph   *deberta.Graph
 	session *ort.Session
@@ -48,6 +57,9 @@ type program struct {
 	scores       ort.Tensor // explanation only
 	rowGradients ort.Tensor // training only: in the trainer's scratch memory
 	scratch      int        // generation of the scratch memory that is bound; 0: none
+
+	offsets, key ort.Tensor  // of packed batches; key: training only
+	bound        boundPacked // what ids and rowGradients, which are shared, are bound to
 }
 
 // batchTensors are what a graph reads of a batch and what it computes for it.
@@ -72,12 +84,17 @@ func (h *host) program(k kind, b Batch) (*program, error) {
 		return nil, err
 	}
 	key := programKey{k, roundRows(b.Rows), roundUp(b.Length, LengthStep)}
+	h.programs.met(key)
+	return h.compiled(key)
+}
+
+func (h *host) compiled(key programKey) (*program, error) {
 	if p, ok := h.programs.get(key); ok {
 		return p, nil
 	}
 	p, err := h.compile(key)
 	if err != nil {
-		return nil, fmt.Errorf("engine: preparing batches of %d × %d tokens: %w", key.rows, key.length, err)
+		return nil, fmt.Errorf("engine: preparing batches of %v: %w", key, err)
 	}
 	return p, h.programs.add(key, p)
 }
@@ -94,12 +111,14 @@ func roundRows(rows int) int {
 
 func (h *host) compile(key programKey) (_ *program, err error) {
 	p := &program{}
-	switch key.kind {
-	case training:
+	switch {
+	case key.packed():
+		p.graph = h.packedGraph(key.kind, key.rows)
+	case key.kind == training:
 		p.graph = h.model.Training(key.rows, key.length, h.kernels, dropoutScale)
-	case accumulating:
+	case key.kind == accumulating:
 		p.graph = h.model.Accumulating(key.rows, key.length, h.kernels, dropoutScale)
-	case explanation:
+	case key.kind == explanation:
 		p.graph = h.model.Explanation(key.rows, key.length, h.kernels)
 	default:
 		p.graph = h.model.Evaluation(key.rows, key.length, h.kernels)
@@ -137,6 +156,9 @@ func (h *host) allocate(p *program, key programKey) (err error) {
 	tokens := rows * length
 	// In elements of four bytes; int64 tensors come first, for alignment.
 	size := 2*(2*tokens+rows) + rows + 1 + rows*deberta.Classes
+	if key.packed() {
+		size += 2 * (rows + 1 + 1) // offsets and key
+	}
 	switch key.kind {
 	case training, accumulating:
 		size++
@@ -155,8 +177,13 @@ func (h *host) allocate(p *program, key programKey) (err error) {
 			offset += t.Len() * dtype.Size()
 		}
 	}
-	take(&p.ids, ort.Int64, rows, length)
-	take(&p.mask, ort.Int64, rows, length)
+	if key.packed() {
+		take(&p.offsets, ort.Int64, rows+1)
+		take(&p.key, ort.Int64, 1)
+	} else {
+		take(&p.ids, ort.Int64, rows, length)
+		take(&p.mask, ort.Int64, rows, length)
+	}
 	take(&p.labels, ort.Int64, rows)
 	take(&p.weights, ort.Float32, rows)
 	take(&p.loss, ort.Float32)
@@ -170,11 +197,24 @@ func (h *host) allocate(p *program, key programKey) (err error) {
 	return err
 }
 
+// inputs are those that a batch is loaded into, but for what a packed batch has of a size
+// of its own.
+func (p *program) inputs() map[string]ort.Tensor {
+	inputs := map[string]ort.Tensor{deberta.Labels: p.labels, deberta.SampleWeights: p.weights}
+	if p.length > 0 {
+		inputs[deberta.InputIDs], inputs[deberta.AttentionMask] = p.ids, p.mask
+		return inputs
+	}
+	inputs[deberta.Offsets] = p.offsets
+	if p.graph.HasInput(deberta.DropoutKey) {
+		inputs[deberta.DropoutKey] = p.key
+	}
+	return inputs
+}
+
 // bindBatch binds what both graphs read and write.
 func (h *host) bindBatch(p *program, b *ort.Binding) error {
-	for name, t := range map[string]ort.Tensor{
-		deberta.InputIDs: p.ids, deberta.AttentionMask: p.mask, deberta.Labels: p.labels, deberta.SampleWeights: p.weights,
-	} {
+	for name, t := range p.inputs() {
 		if err := b.BindInput(name, t); err != nil {
 			return err
 		}
@@ -209,6 +249,12 @@ func (t *batchTensors) load(b Batch) {
 		copy(ids[r*length:], b.InputIDs[r*b.Length:(r+1)*b.Length])
 		copy(mask[r*length:], b.AttentionMask[r*b.Length:(r+1)*b.Length])
 	}
+	t.loadLabels(b)
+}
+
+// loadLabels copies labels and weights, if there are any; rows that are missing have
+// weight 0.
+func (t *batchTensors) loadLabels(b Batch) {
 	clear(t.labels.Int64())
 	clear(t.weights.Float32())
 	if b.Labels != nil {

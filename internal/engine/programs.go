@@ -39,14 +39,18 @@ func (s *programs[P]) get(key programKey) (program P, ok bool) {
 	return e.program, true
 }
 
+// met notes the shape of a batch.
+func (s *programs[P]) met(key programKey) {
+	if key.rows*key.length > s.largest.rows*s.largest.length {
+		s.largest = key
+	}
+}
+
 // add keeps a program for a shape that get did not find. The error is that of
 // closing another one.
 func (s *programs[P]) add(key programKey, program P) error {
 	s.uses++
 	s.entries[key] = &entry[P]{program, s.uses}
-	if key.rows*key.length > s.largest.rows*s.largest.length {
-		s.largest = key
-	}
 	if len(s.entries) <= s.limit {
 		return nil
 	}

@@ -35,6 +35,7 @@ func TestProgramsLeastRecentlyUsed(t *testing.T) {
 			}
 			return
 		}
+		s.met(key(rows))
 		if err := s.add(key(rows), &keyed{key(rows), &closed, nil}); err != nil {
 			t.Error(err)
 		}

@@ -8,10 +8,13 @@ import (
 	"github.com/criteria-go/criteria/internal/weights"
 )
 
-// updatesKey is the metadata entry that counts the optimizer's steps.
+// Metadata of a state: updatesKey counts the optimizer's steps, dropoutKey says how the
+// host draws masks. A state of a version that drew them by batch has no such entry.
 const (
 	updatesKey   = "updates"
 	optimizerKey = "optimizer"
+	dropoutKey   = "dropout"
+	dropoutByRow = "by row"
 )
 
 // writeState writes the state of an optimizer, by its name, after so many

@@ -20,6 +20,10 @@ type trainer struct {
 	scratch    *ort.Buffer // gradients of looked-up rows and dropout masks of the running micro-batch
 	generation int         // counts the buffers of scratch memory, so that programs bind anew
 
+	// masksByBatch draws dropout as versions before did, by the places of elements in a
+	// padded batch: for runs that began so; see [dropout.Fill].
+	masksByBatch bool
+
 	words  *embeddings
 	zero   func(block int) bool // of words, made once
 	logits []float32            // of the last micro-batch
@@ -86,7 +90,7 @@ func (t *trainer) bindGradients(p *program, k kind) error {
 
 // prepare makes room for what the running micro-batch alone needs, and draws its
 // dropout masks there.
-func (t *trainer) prepare(p *program, step, micro int) error {
+func (t *trainer) prepare(p *program, key dropout.Key) error {
 	size := rowGradientBytes(p, t.model.Config.HiddenSize)
 	for _, m := range p.graph.Masks {
 		size += roundUp(volume(m.Shape), alignment)
@@ -115,11 +119,26 @@ func (t *trainer) prepare(p *program, step, micro int) error {
 	offset := rowGradientBytes(p, t.model.Config.HiddenSize)
 	for site, m := range p.graph.Masks {
 		n := volume(m.Shape)
-		key := dropout.Key{Seed: t.training.Seed, Step: uint64(step)<<16 | uint64(micro), Site: uint64(site)}
-		dropout.Fill(t.scratch.Bytes()[offset:offset+n], key, m.Drop, t.threads)
+		key.Site = uint64(site)
+		t.fill(t.scratch.Bytes()[offset:offset+n], key, m, p.rows)
 		offset += roundUp(n, alignment)
 	}
 	return nil
+}
+
+// fill draws a mask for a batch of so many rows.
+func (t *trainer) fill(dst []byte, key dropout.Key, m deberta.Mask, rows int) {
+	const attention = 4 // dimensions
+	switch {
+	case t.masksByBatch:
+		dropout.Fill(dst, key, m.Drop, t.threads)
+	case m.Table != nil:
+		dropout.FillTable(dst, key, m.Table, m.Drop)
+	case len(m.Shape) == attention:
+		dropout.FillScores(dst, key, m.Shape[0], m.Shape[1], m.Shape[2], m.Drop, t.threads)
+	default:
+		dropout.FillTokens(dst, key, rows, m.Drop, t.threads)
+	}
 }
 
 // rowGradientBytes is what the gradients of looked-up rows take, which begin the

@@ -3,6 +3,10 @@ package ort
 /*
 #cgo CFLAGS: -O3 -std=c11 -Wall -Wextra -Werror=incompatible-pointer-types -Werror=int-conversion
 #cgo linux LDFLAGS: -ldl
+#cgo noescape ortx_tensor
+#cgo nocallback ortx_tensor
+#cgo noescape ortx_bind
+#cgo nocallback ortx_bind
 #include <stdlib.h>
 #include "api.h"
 #include "blas.h"
@@ -209,20 +213,19 @@ func sessionValues(session unsafe.Pointer, output bool) ([]ValueInfo, error) {
 // bindValue creates a value over the tensor's memory and binds it. The caller
 // releases the value once the binding is closed or has got another one.
 func bindValue(binding unsafe.Pointer, output bool, name string, t Tensor) (unsafe.Pointer, error) {
-	var first [1]C.int64_t
-	dims := &first[0] // a scalar has no dimensions, but C wants an address
-	if len(t.shape) > 0 {
-		all := make([]C.int64_t, len(t.shape))
-		for i, d := range t.shape {
-			all[i] = C.int64_t(d)
-		}
-		dims = &all[0]
+	var few [4]C.int64_t // of what is bound in every run: it must not be allocated
+	dims := few[:]       // a scalar has no dimensions, but C wants an address
+	if len(t.shape) > len(few) {
+		dims = make([]C.int64_t, len(t.shape))
+	}
+	for i, d := range t.shape {
+		dims[i] = C.int64_t(d)
 	}
 	bytes, device := t.Len()*t.dtype.Size(), t.buffer.device.number()
 	var made *C.OrtValue
-	if err := check(C.ortx_tensor(t.pointer(), C.size_t(bytes), dims, C.size_t(len(t.shape)), C.int(t.dtype), C.int(device), &made),
-		"creating a tensor for %q", name); err != nil {
-		return nil, err
+	if status := C.ortx_tensor(t.pointer(), C.size_t(bytes), &dims[0], C.size_t(len(t.shape)), C.int(t.dtype),
+		C.int(device), &made); status != nil {
+		return nil, check(status, "creating a tensor for %q", name)
 	}
 	value := unsafe.Pointer(made)
 	cname := C.CString(name)
@@ -231,9 +234,9 @@ func bindValue(binding unsafe.Pointer, output bool, name string, t Tensor) (unsa
 	if output {
 		flag = 1
 	}
-	if err := check(C.ortx_bind(binding, flag, cname, value), "binding %q", name); err != nil {
+	if status := C.ortx_bind(binding, flag, cname, value); status != nil {
 		C.ortx_release_value(value)
-		return nil, err
+		return nil, check(status, "binding %q", name)
 	}
 	return value, nil
 }
