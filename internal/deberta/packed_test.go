@@ -4,11 +4,15 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/criteria-go/criteria/internal/dropout"
+	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/golden/tensors"
 	"github.com/criteria-go/criteria/internal/ort"
 )
 
@@ -18,6 +22,8 @@ type mix struct {
 	lengths []int // of the rows that are there
 	rows    int   // that the graph has; the others are empty
 	ids     [][]int64
+	labels  []int64
+	weights []float32
 	key     dropout.Key
 	values  map[string][]float32 // of the parameters
 }
@@ -31,6 +37,8 @@ func newMix(model Model, rows int, lengths ...int) mix {
 			ids[i] = 1 + random.Int64N(int64(model.Config.VocabSize-1))
 		}
 		m.ids = append(m.ids, ids)
+		m.labels = append(m.labels, int64(len(m.labels)%Classes))
+		m.weights = append(m.weights, 0.5+float32(len(m.weights))/4)
 	}
 	for _, p := range model.Params() {
 		x := make([]float32, p.Size())
@@ -115,13 +123,9 @@ func (m mix) run(t *testing.T, rt *ort.Runtime, g *Graph, threads int) map[strin
 		case v.Name == DropoutKey:
 			x.Int64()[0] = m.key.State()
 		case v.Name == Labels:
-			for r := range m.lengths {
-				x.Int64()[r] = int64(r % Classes)
-			}
+			copy(x.Int64(), m.labels)
 		case v.Name == SampleWeights:
-			for r := range m.lengths {
-				x.Float32()[r] = 0.5 + float32(r)/4
-			}
+			copy(x.Float32(), m.weights)
 		case v.Name == LossScale:
 			x.Float32()[0] = 1
 		case strings.HasPrefix(v.Name, SumOf("")):
@@ -194,6 +198,70 @@ func (m mix) gather(g *Graph, values map[string][]float32) {
 		values[name] = there
 	}
 	values[Logits] = values[Logits][:len(m.lengths)*Classes]
+}
+
+// TestGoldenPacked compares loss, logits and the gradient of every parameter of packed
+// batches with what transformers computes of padded ones.
+func TestGoldenPacked(t *testing.T) {
+	rt, err := ort.Acquire(ort.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rt.Close()
+	dir := filepath.Join(golden.Dir(t), "model", "tiny-deberta")
+	raw, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := ParseConfig(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.HiddenDropout, config.AttentionDropout = 0, 0 // the cases are without dropout
+	for _, path := range golden.Glob(t, "model/forward/case??.safetensors") {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".safetensors"), func(t *testing.T) {
+			c := tensors.Open(t, path)
+			model := Model{Config: config, Head: headOf(c)}
+			m := goldenMix(model, c, tensors.Open(t, dir))
+			g := model.PackedTraining(m.rows, kernels(rt), drawn)
+			got := apart(model, g, m.run(t, rt, g, 1))
+			got[GradientOf(WordEmbeddings)] = m.padded(got[GradientOf(WordEmbeddings)], c.Shape("input_ids")[1])
+			compareGradients(t, c, model, got)
+		})
+	}
+}
+
+// goldenMix is the batch of a golden case.
+func goldenMix(model Model, c, weights tensors.File) mix {
+	shape, ids, class := c.Shape("input_ids"), c.Ints("input_ids"), c.Floats("class_weights")
+	m := mix{model: model, rows: shape[0], labels: c.Ints("labels"), values: map[string][]float32{}}
+	for r := range m.rows {
+		n := 0
+		for _, token := range c.Ints("attention_mask")[r*shape[1] : (r+1)*shape[1]] {
+			n += int(token)
+		}
+		m.lengths = append(m.lengths, n)
+		m.ids = append(m.ids, ids[r*shape[1]:][:n])
+		m.weights = append(m.weights, class[m.labels[r]])
+	}
+	for _, p := range model.Params() {
+		from := weights
+		if p.IsHead() {
+			from = c
+		}
+		m.values[p.Name] = from.Floats(p.Name)
+	}
+	return m
+}
+
+// padded puts what tokens have where they are in a batch padded to a length.
+func (m mix) padded(packed []float32, length int) []float32 {
+	width := m.model.Config.HiddenSize
+	all := make([]float32, m.rows*length*width)
+	for r, n := range m.lengths {
+		packed = packed[copy(all[r*length*width:][:n*width], packed):]
+	}
+	return all
 }
 
 // TestPacked: packed batches have the loss, the logits and the gradients of padded ones,
