@@ -67,7 +67,7 @@ func BenchmarkPacked(b *testing.B) {
 			step := 0
 			for b.Loop() {
 				for side, batches := range [][]Batch{padded, packed} {
-					e.kernels["PackedAttention"] = side == 1
+					hostOf(e).kernels["PackedAttention"] = side == 1
 					for i, batch := range batches {
 						least[side][i] = min(least[side][i], timeStep(b, e, batch, step))
 						step++
@@ -95,7 +95,8 @@ func timeStep(b *testing.B, e *Engine, batch Batch, step int) float64 {
 		b.Fatal(err)
 	}
 	took := processorTime(b) - before
-	e.trainer.discard()
+	e.accumulated = 0
+	hostOf(e).trainer.discard()
 	return took
 }
 
