@@ -128,6 +128,10 @@ type RuntimeInfo struct {
 	Providers []string // execution providers built into it, best first
 	Tried     []string // where it was looked for, in order
 	Threads   int      // that sessions share; 0 if the host program initialised the runtime
+	// BLAS is the path or name of the library that computes matrix products. If
+	// it is empty they are ONNX Runtime's own, and training is slower: install
+	// OpenBLAS, or set CRITERIA_BLAS_LIB to its path or MKL's.
+	BLAS string
 }
 
 // RuntimeError says why ONNX Runtime cannot be used. It is
@@ -166,13 +170,13 @@ func publicError(err error) error {
 // for [ONNXRuntime].
 func CheckRuntime(ctx context.Context, library string) (RuntimeInfo, error) {
 	if err := ctx.Err(); err != nil {
-		return RuntimeInfo{}, fmt.Errorf("criteria: %w", context.Cause(ctx))
+		return RuntimeInfo{}, withCause(ctx, fmt.Errorf("criteria: %w", err))
 	}
 	rt, err := ort.Acquire(ort.Options{Library: library})
 	if err != nil {
 		return RuntimeInfo{}, publicError(err)
 	}
 	info := rt.Info()
-	out := RuntimeInfo{Library: info.Library, Version: info.Version, Providers: info.Providers, Tried: info.Tried, Threads: info.Threads}
+	out := RuntimeInfo{Library: info.Library, Version: info.Version, Providers: info.Providers, Tried: info.Tried, Threads: info.Threads, BLAS: info.BLAS}
 	return out, rt.Close()
 }

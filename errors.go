@@ -190,6 +190,16 @@ func (e *InterruptedError) Is(target error) bool {
 	return target == ErrInterrupted || target == context.Canceled
 }
 
+// interruption returns the cause of a context's end, which is also
+// [context.DeadlineExceeded] if that is what happened.
+func interruption(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return withCause(ctx, cause)
+	}
+	return cause
+}
+
 // Unwrap returns the cause.
 func (e *InterruptedError) Unwrap() error { return e.Cause }
 

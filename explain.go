@@ -51,7 +51,8 @@ type TokenScore struct {
 // about causes. It takes about three times as long as Predict for one pair.
 //
 // An injected engine or tokenizer that cannot do this is [errors.ErrUnsupported].
-func (c *Classifier) Explain(ctx context.Context, pair Pair) (*Explanation, error) {
+func (c *Classifier) Explain(ctx context.Context, pair Pair) (_ *Explanation, err error) {
+	defer func() { err = withCause(ctx, err) }()
 	if err := c.begin(); err != nil {
 		return nil, err
 	}

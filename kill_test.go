@@ -309,7 +309,7 @@ func (v victims) killed(t *testing.T, kills int) {
 	}
 
 	dir := t.TempDir()
-	lives, torn := 0, 0
+	lives, torn, middle := 0, 0, 0
 	for killed := 0; killed < kills; lives++ {
 		// Half of them while a checkpoint is being written, the others anywhere,
 		// also while the run starts or ends in MLflow.
@@ -321,6 +321,9 @@ func (v victims) killed(t *testing.T, kills int) {
 			line, n, after = "start", 1, time.Duration(random.IntN(60))*time.Millisecond
 		case 7:
 			line, n, after = "end", 1, time.Duration(random.IntN(20))*time.Millisecond
+		}
+		if insideEpoch(t, dir) {
+			middle++
 		}
 		if v.life(t, dir, line, n, after) {
 			compare(dir)
@@ -335,7 +338,11 @@ func (v victims) killed(t *testing.T, kills int) {
 	for !v.life(t, dir, "", 0, 0) {
 	}
 	compare(dir)
-	t.Logf("%d kills in %d lives, %d while a checkpoint was written; %d runs came to their end", kills, lives, torn, len(done))
+	t.Logf("%d kills in %d lives, %d while a checkpoint was written, %d began in the middle of an epoch; %d runs came to their end",
+		kills, lives, torn, middle, len(done))
+	if middle == 0 {
+		t.Error("no life began in the middle of an epoch")
+	}
 	if torn == 0 {
 		t.Error("no kill hit a checkpoint that was being written")
 	}
@@ -355,6 +362,25 @@ func (v victims) killed(t *testing.T, kills int) {
 			t.Errorf("run %s is %s and has %v", run.ID, run.Status, slices.Sorted(maps.Keys(run.Metrics)))
 		}
 	}
+}
+
+// insideEpoch reports whether the last checkpoint in dir was written within an
+// epoch, not between two.
+func insideEpoch(t *testing.T, dir string) bool {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "checkpoints", "step-*", "state.json"))
+	if err != nil || len(names) == 0 {
+		return false
+	}
+	text, err := os.ReadFile(slices.Max(names)) // steps have leading zeros
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state struct{ Training struct{ Micro int } }
+	if err := json.Unmarshal(text, &state); err != nil {
+		t.Fatal(err)
+	}
+	return state.Training.Micro > 0
 }
 
 func TestKilled(t *testing.T) {

@@ -11,12 +11,14 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/criteria-go/criteria/internal/mlflow"
 	"github.com/criteria-go/criteria/internal/modelstore"
+	"github.com/criteria-go/criteria/internal/sumfile"
 )
 
 type loadOption func(*settings) error
@@ -32,6 +34,7 @@ type serving struct {
 	tuned      bool
 	calibrated bool
 	cache      string
+	unverified bool
 }
 
 const defaultQueue = 4096
@@ -103,6 +106,14 @@ func WithModelCache(dir string) LoadOption {
 	return loadOption(func(s *settings) error { s.serving.cache = dir; return nil })
 }
 
+// WithoutVerification does not compare the files of a model with the checksums
+// beside them, SHA256SUMS. By default they are compared while the model is read,
+// if there are any, and what differs is a [*DataError]: weights with a flipped bit
+// would answer all the same.
+func WithoutVerification() LoadOption {
+	return loadOption(func(s *settings) error { s.serving.unverified = true; return nil })
+}
+
 // WithEvaluator replaces the engine of a classifier by something smaller: open
 // returns what computes the logits of the model in spec.Dir. The classifier closes
 // it.
@@ -129,8 +140,9 @@ func Load(ctx context.Context, location string, opts ...LoadOption) (*Classifier
 	dir := location
 	if strings.HasPrefix(location, runsScheme) {
 		if dir, err = fetchModel(ctx, location, s); err != nil {
-			return nil, fmt.Errorf("criteria: load %s: %w", location, damage(err))
+			return nil, fmt.Errorf("criteria: load %s: %w", location, withCause(ctx, damage(err)))
 		}
+		s.serving.unverified = true // it has been compared just now
 	}
 	return open(ctx, dir, s, nil)
 }
@@ -148,7 +160,7 @@ func LoadFS(ctx context.Context, fsys fs.FS, opts ...LoadOption) (*Classifier, e
 		return nil, fmt.Errorf("criteria: load: %w", err)
 	}
 	if err := stage(ctx, fsys, dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("criteria: load: %w", err), os.RemoveAll(dir))
+		return nil, errors.Join(withCause(ctx, fmt.Errorf("criteria: load: %w", err)), os.RemoveAll(dir))
 	}
 	return open(ctx, dir, s, func() error { return os.RemoveAll(dir) })
 }
@@ -200,12 +212,17 @@ func loadSettings(opts []LoadOption) (*settings, error) {
 // open opens the model in dir. cleanup, if it is not nil, is called when the
 // classifier is closed, or at once if it cannot be opened.
 func open(ctx context.Context, dir string, s *settings, cleanup func() error) (_ *Classifier, err error) {
+	verified := s.verify(dir)
+	defer func() { err = withCause(ctx, err) }()
 	c := &Classifier{tokenizer: s.tokenizer, batchSize: s.batchSize}
 	if cleanup != nil {
 		c.closers.add(cleanup)
 	}
 	defer func() {
 		if err != nil {
+			if damage := verified(); damage != nil {
+				err = damage // what else went wrong is due to it
+			}
 			err = errors.Join(err, c.closers.close())
 		}
 	}()
@@ -225,6 +242,9 @@ func open(ctx context.Context, dir string, s *settings, cleanup func() error) (_
 		return nil, openError(dir, err)
 	}
 	c.closers.add(c.session.Close)
+	if err := verified(); err != nil {
+		return nil, err
+	}
 	c.batcher = newBatcher(c.session, s.batchSize, s.serving.queue, s.serving.delay)
 	if s.serving.warm {
 		started := s.now()
@@ -235,6 +255,37 @@ func open(ctx context.Context, dir string, s *settings, cleanup func() error) (_
 	}
 	s.log.Info("model loaded", "dir", dir, "device", describe(c.session).Device, "tokenizer", implementation(c.tokenizer))
 	return c, nil
+}
+
+// verify compares the files at the top of a model's folder with their checksums,
+// if it has any, beside everything else that is done to open the model.
+// The returned function waits for the outcome.
+func (s *settings) verify(dir string) func() error {
+	if s.serving.unverified {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1)
+	go func() { done <- verifyModel(dir) }()
+	return sync.OnceValue(func() error { return <-done })
+}
+
+func verifyModel(dir string) error {
+	sums, err := sumfile.Read(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = sums.Top().Check(dir)
+	}
+	var differs *sumfile.Error
+	switch {
+	case errors.As(err, &differs):
+		return &DataError{File: filepath.Join(dir, differs.File),
+			Err: fmt.Errorf("%w: the model was changed since it was written (WithoutVerification loads it as it is)", err)}
+	case err != nil:
+		return fmt.Errorf("criteria: load %s: %w", dir, err)
+	}
+	return nil
 }
 
 // openEvaluator opens what computes for a classifier.

@@ -49,7 +49,7 @@ func (c *Classifier) begin() error {
 // Predict judges the pairs, in order. Pairs of alike length are computed
 // together, those of concurrent calls included.
 //
-// When ctx ends, Predict returns its cause at once, and other calls are not
+// When ctx ends, Predict returns an error that is ctx.Err() and its cause at once, and other calls are not
 // disturbed. A call that finds too many pairs waiting is refused with an
 // [*OverloadError]; see [WithMaxQueue].
 func (c *Classifier) Predict(ctx context.Context, pairs []Pair) ([]Prediction, error) {
@@ -57,7 +57,8 @@ func (c *Classifier) Predict(ctx context.Context, pairs []Pair) ([]Prediction, e
 		return nil, err
 	}
 	defer c.running.Done()
-	return c.predict(ctx, pairs, false)
+	predictions, err := c.predict(ctx, pairs, false)
+	return predictions, withCause(ctx, err)
 }
 
 // predict judges pairs. If it is patient, it waits for room in the queue.
@@ -141,7 +142,8 @@ func (c *Classifier) predictChunk(ctx context.Context, pairs []Pair) ([]Predicti
 		return nil, err
 	}
 	defer c.running.Done()
-	return c.predict(ctx, pairs, true)
+	predictions, err := c.predict(ctx, pairs, true)
+	return predictions, withCause(ctx, err)
 }
 
 // Warmup computes made-up pairs, so that the first calls do not wait for
@@ -165,10 +167,10 @@ func (c *Classifier) Warmup(ctx context.Context) error {
 			e.Offsets = append(e.Offsets, len(e.IDs))
 		}
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("criteria: warm up: %w", context.Cause(ctx))
+			return withCause(ctx, fmt.Errorf("criteria: warm up: %w", err))
 		}
 		if _, err := c.session.Evaluate(ctx, padded(e, all, 0)); err != nil {
-			return fmt.Errorf("criteria: warm up with %d pairs of %d tokens: %w", rows, length, err)
+			return withCause(ctx, fmt.Errorf("criteria: warm up with %d pairs of %d tokens: %w", rows, length, err))
 		}
 		return nil
 	}

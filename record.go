@@ -13,6 +13,21 @@ type record struct {
 	tracked  TrackedRun
 	tags     map[string]string // that were set so far
 	versions map[string]string // of what computes; nil until that is known
+	returned bool              // whether the work came to an end, be it an error
+}
+
+// endPanicking, deferred, ends the tracked run as failed unless the work came to an
+// end: in a panic of an injected part or a hook, which goes on, or by
+// [runtime.Goexit]. Nobody would end it later.
+func (r *record) endPanicking(ctx context.Context) {
+	if r.returned {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
+	if err := r.tracked.End(ctx, RunFailed); err != nil {
+		r.log.Warn("the tracked run could not be ended", "status", RunFailed, "error", err)
+	}
 }
 
 // start starts the tracked run, or continues with another one if resumeRunID is not
@@ -111,6 +126,7 @@ func (r *record) artifact(ctx context.Context, name string, content []byte) erro
 // end closes the tracked run of a run that ended with err, and returns what it ended
 // with now.
 func (r *record) end(ctx context.Context, status RunStatus, err error) error {
+	r.returned = true
 	ctx, cancel := endContext(ctx)
 	defer cancel()
 	switch endErr := r.tracked.End(ctx, status); {

@@ -116,7 +116,7 @@ func (r *Reproduction) String() string {
 //
 // A run of its own, of stage reproducibility, records the comparison. That
 // metrics differ by more than the tolerance is no error; see Passed.
-func Reproduce(ctx context.Context, runID string, opts ...ReproduceOption) (*Reproduction, error) {
+func Reproduce(ctx context.Context, runID string, opts ...ReproduceOption) (_ *Reproduction, err error) {
 	p := &reproduction{
 		settings: newSettings(), out: Reproduction{OriginalRunID: runID, Mode: ReproduceEval, Tolerance: 0.005},
 	}
@@ -126,6 +126,11 @@ func Reproduce(ctx context.Context, runID string, opts ...ReproduceOption) (*Rep
 	if runID == "" {
 		return nil, &OptionError{Option: "Reproduce", Value: `""`, Reason: "want the ID of a run"}
 	}
+	unlock, err := lockOutputDir(p.settings, false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	if err := p.fetch(ctx); err != nil {
 		return nil, err
 	}
@@ -154,13 +159,20 @@ func (p *reproduction) repeat(ctx context.Context) (*run, error) {
 	plan := repetition{training{p.config}, p}
 	if p.out.Mode == ReproduceEval {
 		r := newRun(newJob(p.settings, retest{plan}))
-		return r, r.retest(ctx)
+		defer r.record.endPanicking(ctx)
+		err := r.retest(ctx)
+		r.record.returned = true
+		return r, err
 	}
 	r := newRun(newJob(p.settings, plan))
+	defer r.record.endPanicking(ctx)
 	if err := p.checkBase(ctx, r); err != nil {
+		r.record.returned = true
 		return nil, err
 	}
-	return r, r.run(ctx)
+	err := r.run(ctx)
+	r.record.returned = true
+	return r, err
 }
 
 // reproduction is one call of [Reproduce].

@@ -151,6 +151,10 @@ func (p *resumePoints) find() error {
 	for i, name := range names {
 		dir := filepath.Join(root, name)
 		state, config, err := readResumePoint(dir)
+		if err != nil && !damaged(err) {
+			err = fmt.Errorf("%w: whether it is damaged is not known, so nothing is removed", err)
+			return &CheckpointError{Dir: dir, Err: err}
+		}
 		if err != nil {
 			p.log.Warn("this checkpoint is damaged, trying the one before", "dir", dir, "error", err)
 			broken = append(broken, fmt.Errorf("%s: %w", name, err))

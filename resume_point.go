@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
 	"github.com/criteria-go/criteria/internal/sumfile"
@@ -76,16 +77,30 @@ func writeResumePoint(ctx context.Context, dir string, session Session, state re
 	})
 }
 
+// damagedError is a resume point that is not what was written.
+type damagedError struct{ error }
+
+func (e damagedError) Unwrap() error { return e.error }
+
+// damaged reports whether it is proven that a resume point is not what was written.
+// A file that could not be opened or read, for want of a permission, a descriptor
+// or a network, may be as good as ever, and so may one of another version.
+func damaged(err error) bool {
+	var proof damagedError
+	var reading syscall.Errno
+	return errors.As(err, &proof) && (!errors.As(err, &reading) || reading == syscall.ENOENT)
+}
+
 // readResumePoint reads one and checks all of its files.
 func readResumePoint(dir string) (resumeState, Config, error) {
 	fail := func(err error) (resumeState, Config, error) { return resumeState{}, Config{}, err }
 	listed, err := sumfile.Verify(dir)
 	if err != nil {
-		return fail(err)
+		return fail(damagedError{err})
 	}
 	for _, name := range []string{stateFile, runConfigFile} {
 		if listed[name] == "" {
-			return fail(fmt.Errorf("%s does not list %s", sumfile.Name, name))
+			return fail(damagedError{fmt.Errorf("%s does not list %s", sumfile.Name, name)})
 		}
 	}
 	text, err := readSmall(filepath.Join(dir, stateFile))

@@ -229,7 +229,7 @@ func (r *run) end(ctx context.Context, err error) error {
 		now := r.loop.progress.state
 		status = RunKilled
 		err = &InterruptedError{
-			Dir: r.outputDir, Checkpoint: r.points.saved.dir, Epoch: now.Epoch, Step: now.Step, Cause: context.Cause(ctx),
+			Dir: r.outputDir, Checkpoint: r.points.saved.dir, Epoch: now.Epoch, Step: now.Step, Cause: interruption(ctx),
 		}
 	}
 	return r.endAs(ctx, status, err)

@@ -3,6 +3,9 @@ package criteria
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+
+	"github.com/criteria-go/criteria/internal/ort"
 )
 
 // openError says which model could not be opened, unless it is not the model
@@ -28,7 +31,7 @@ func describe(s Evaluator) SessionInfo {
 func (s ortSession) Describe() SessionInfo {
 	device, gpu := s.Device(), true
 	if device == "" {
-		device, gpu = fmt.Sprintf("CPU, %d threads", s.Runtime().Threads), false
+		device, gpu = fmt.Sprintf("CPU, %d threads, %s", s.Runtime().Threads, products(s.Runtime().BLAS)), false
 	}
 	return SessionInfo{
 		Device:     device,
@@ -36,4 +39,12 @@ func (s ortSession) Describe() SessionInfo {
 		Parameters: s.Parameters(),
 		Versions:   map[string]string{"onnxruntime": s.Runtime().Version},
 	}
+}
+
+// products says which library computes matrix products.
+func products(blas string) string {
+	if blas == "" {
+		return "no BLAS (slower; install OpenBLAS, or set " + ort.EnvBLAS + " to it)"
+	}
+	return "BLAS " + filepath.Base(blas)
 }

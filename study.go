@@ -109,12 +109,20 @@ func (s *Study) Config() Config { return s.settings.config.clone() }
 // failed, or are tried again later if hpo.retries allows. Run then returns an
 // [*InterruptedError] together with the result so far; after any other error the
 // result may be nil. It can be called once; after that it returns [ErrReused].
-func (s *Study) Run(ctx context.Context) (*StudyResult, error) {
+func (s *Study) Run(ctx context.Context) (_ *StudyResult, err error) {
 	if s.used.Swap(true) {
 		return nil, ErrReused
 	}
+	// Processes that work on the same study may share a directory.
+	unlock, err := lockOutputDir(&s.settings.settings, s.settings.config.HPO.Storage != "")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	r := newStudyRun(s.settings)
-	err := r.run(ctx)
+	defer func() { _ = r.closers.close() }() // closed already unless a hook panicked
+	defer r.base.record.endPanicking(ctx)
+	err = r.run(ctx)
 	return r.end(ctx, err)
 }
 

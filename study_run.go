@@ -309,7 +309,7 @@ func (r *studyRun) end(ctx context.Context, err error) (*StudyResult, error) {
 		if running {
 			status = RunRunning
 		}
-		e := &InterruptedError{Study: r.config.HPO.StudyName, Dir: r.outputDir, Cause: context.Cause(ctx)}
+		e := &InterruptedError{Study: r.config.HPO.StudyName, Dir: r.outputDir, Cause: interruption(ctx)}
 		if result != nil {
 			e.Trials = result.finished()
 		}

@@ -46,12 +46,18 @@ func (t *Trainer) Config() Config { return t.settings.config.clone() }
 // as FAILED: among them [*DataError], [*DivergedError], [*CheckpointError] and
 // those of the ports. Checkpoints are in the folder checkpoints of the output
 // directory; [WithResume] goes on from them, and a new run there removes them.
-func (t *Trainer) Run(ctx context.Context) (*Result, error) {
+func (t *Trainer) Run(ctx context.Context) (_ *Result, err error) {
 	if t.used.Swap(true) {
 		return nil, ErrReused
 	}
+	unlock, err := lockOutputDir(t.settings, false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	r := newRun(newJob(t.settings, training{t.settings.config}))
-	err := r.run(ctx)
+	defer r.record.endPanicking(ctx)
+	err = r.run(ctx)
 	if err = r.end(ctx, err); err != nil {
 		return nil, err
 	}

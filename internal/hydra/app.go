@@ -268,11 +268,15 @@ func (r *runner) run(ctx context.Context, c *composer, req request, multirun boo
 		return r.sweep(ctx, c, req, composed)
 	}
 	hydra := &Config{root: composed.root, env: composed.env}
-	dir, err := hydra.Get("hydra.run.dir")
+	dirValue, err := hydra.Get("hydra.run.dir")
 	if err != nil {
 		return err
 	}
-	return r.runJob(ctx, composed, pyStr(dir), 0)
+	dir, err := r.freeDir(composed, "run", pyStr(dirValue))
+	if err != nil {
+		return err
+	}
+	return r.runJob(ctx, composed, dir, 0)
 }
 
 // configuredMode returns hydra.mode if the configuration sets it.
@@ -351,9 +355,11 @@ func (r *runner) runJob(ctx context.Context, composed *composition, dir string, 
 		return err
 	}
 	job.Verbose = verbose == true
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return errorf(KindOS, "cannot create the output directory: %v", err)
+	unlock, err := lockDir(dir)
+	if err != nil {
+		return err
 	}
+	defer unlock()
 	subdir, err := job.Hydra.Get("output_subdir")
 	if err != nil {
 		return err

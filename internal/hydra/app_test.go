@@ -461,3 +461,63 @@ func TestMarshalYAML(t *testing.T) {
 		t.Error("a channel was written")
 	}
 }
+
+// Runs that begin in the same second have a directory each, and so have sweeps.
+func TestFreeOutputDir(t *testing.T) {
+	r := newRun(t)
+	for range 3 {
+		r.start(t, exitOK)
+	}
+	var got []string
+	for _, job := range r.jobs {
+		got = append(got, filepath.ToSlash(job.OutputDir))
+		if dir, err := job.Hydra.Get("run.dir"); err != nil || job.Num != 0 {
+			t.Errorf("hydra.run.dir %v, error %v", dir, err)
+		}
+	}
+	const first = "outputs/2026-11-22/15-03-37"
+	if diff := cmp.Diff([]string{first, first + "_1", first + "_2"}, got); diff != "" {
+		t.Errorf("directories (-want +got):\n%s", diff)
+	}
+	if said := r.stderr.String(); !strings.Contains(said, filepath.FromSlash(first+"_1")) {
+		t.Errorf("nothing was said of the other name: %s", said)
+	}
+	r.jobs = nil
+	for range 2 {
+		r.start(t, exitOK, "-m", "train.seed=1,2")
+	}
+	got = nil
+	for _, job := range r.jobs {
+		got = append(got, filepath.ToSlash(job.OutputDir))
+	}
+	const sweep = "multirun/2026-11-22/15-03-37"
+	if diff := cmp.Diff([]string{sweep + "/0", sweep + "/1", sweep + "_1/0", sweep + "_1/1"}, got); diff != "" {
+		t.Errorf("directories of sweeps (-want +got):\n%s", diff)
+	}
+	// What the user chose is taken as it is.
+	r.jobs = nil
+	for range 2 {
+		r.start(t, exitOK, "hydra.run.dir=mine")
+	}
+	if r.jobs[0].OutputDir != "mine" || r.jobs[1].OutputDir != "mine" {
+		t.Errorf("directories %q and %q, want mine", r.jobs[0].OutputDir, r.jobs[1].OutputDir)
+	}
+}
+
+// No run writes to the directory of one that is at work.
+func TestOutputDirInUse(t *testing.T) {
+	r := newRun(t)
+	unlock, err := lockDir("mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.start(t, exitFailed, "hydra.run.dir=mine")
+	if entries, err := os.ReadDir("mine"); err != nil || len(entries) != 0 || len(r.jobs) != 0 {
+		t.Errorf("%v, error %v, %d jobs; want nothing", entries, err, len(r.jobs))
+	}
+	if said := r.stderr.String(); !strings.Contains(said, "mine is in use by another run") {
+		t.Error(said)
+	}
+	unlock()
+	r.start(t, exitOK, "hydra.run.dir=mine")
+}

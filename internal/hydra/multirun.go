@@ -19,7 +19,10 @@ func (r *runner) sweep(ctx context.Context, c *composer, req request, composed *
 	if err != nil {
 		return err
 	}
-	dir := pyStr(dirValue)
+	dir, err := r.freeDir(composed, "sweep", pyStr(dirValue))
+	if err != nil {
+		return err
+	}
 	jobs, err := r.expandJobs(h, composed.repo)
 	if err != nil {
 		return err
@@ -38,7 +41,10 @@ func (r *runner) sweep(ctx context.Context, c *composer, req request, composed *
 	if n, ok := batchSize.(int64); ok && n > 0 && n < int64(batch) {
 		batch = int(n)
 	}
-	var own []string
+	own := []string{}
+	if dir != pyStr(dirValue) {
+		own = append(own, "hydra.sweep.dir='"+strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(dir)+"'")
+	}
 	for _, line := range plainList(composed.hydra(), "overrides.hydra") {
 		own = append(own, pyStr(line))
 	}

@@ -50,7 +50,7 @@ var rooms = map[string][]string{
 	"internal/modelstore":        {"internal/atomicfile", "internal/hub", "internal/mlflow", "internal/sumfile", "internal/weights", "internal/readfile"},
 	"internal/optim":             {"internal/parallel"},
 	"internal/optunadb":          {"internal/study", "internal/redact"},
-	"internal/ort":               {"internal/kernels"},
+	"internal/ort":               {"internal/kernels", "internal/parallel"},
 	"internal/parallel":          {},
 	"internal/readfile":          {},
 	"internal/redact":            {},

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"unsafe"
 
 	"github.com/shirou/gopsutil/v4/cpu"
 	binding "github.com/yalue/onnxruntime_go"
+
+	"github.com/criteria-go/criteria/internal/parallel"
 )
 
 // Options says which libraries [Acquire] uses.
@@ -58,9 +59,10 @@ var environment struct {
 	blasTried []string
 }
 
-// DefaultThreads returns the number of physical cores that the process may use.
+// DefaultThreads returns the number of physical cores that the process may use,
+// by affinity and by the quota of its cgroup.
 func DefaultThreads() int {
-	n := runtime.GOMAXPROCS(0)
+	n := parallel.Cores()
 	if cores, err := cpu.Counts(false); err == nil && cores > 0 {
 		n = min(n, cores)
 	}

@@ -7,7 +7,6 @@
 package parallel
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -93,7 +92,7 @@ var helpers atomic.Int64
 func claim(wanted int) int {
 	for {
 		busy := helpers.Load()
-		n := min(int64(wanted), int64(runtime.GOMAXPROCS(0)-1)-busy)
+		n := min(int64(wanted), int64(Cores()-1)-busy)
 		if n <= 0 {
 			return 0
 		}

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
@@ -293,7 +292,7 @@ func (t *Tokenizer) EncodeAll(ctx context.Context, pairs []Pair, workers, maxLen
 // returns.
 func (t *Tokenizer) split(ctx context.Context, texts []string, workers int) ([][]int32, error) {
 	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
+		workers = parallel.Cores()
 	}
 	const portion = 16 // texts taken at once: fewer would contend, more would leave one goroutine last
 	ids := make([][]int32, len(texts))
