@@ -1,5 +1,8 @@
-// The loops, for vectors of WIDTH floats. kernels.c includes this file once per
-// width; it therefore has no include guard.
+// The loops, for one vector width (see widths.h); therefore without include guard.
+
+#ifdef __aarch64__
+#include <arm_neon.h>
+#endif
 
 #define vec NAME(vec)
 #define load NAME(load)
@@ -7,6 +10,17 @@
 #define update NAME(update)
 
 typedef float vec __attribute__((vector_size(4 * WIDTH)));
+
+#undef SQRT
+#if WIDTH == 8
+#define SQRT(x) ((vec)_mm256_sqrt_ps((__m256)(x)))
+#elif defined(__x86_64__)
+#define SQRT(x) ((vec)_mm_sqrt_ps((__m128)(x)))
+#elif defined(__aarch64__)
+#define SQRT(x) ((vec)vsqrtq_f32((float32x4_t)(x)))
+#else
+#define SQRT(x) ((vec){sqrtf((x)[0]), sqrtf((x)[1]), sqrtf((x)[2]), sqrtf((x)[3])})
+#endif
 
 static inline TARGET vec load(const float *p) {
   vec x;

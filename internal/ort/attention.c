@@ -5,55 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef __clang__
-#pragma STDC FP_CONTRACT OFF
-#endif
-
 enum { TILE = 8 }; // keys whose columns are turned into rows together
 
-#ifdef __x86_64__
-#include <immintrin.h>
-
-#define WIDTH 8
-#define TARGET __attribute__((target("avx2")))
-#define NAME(f) f##_avx2
-
-// Transposes eight vectors of eight.
-typedef float tile_row __attribute__((vector_size(4 * TILE)));
-static inline TARGET void transpose(tile_row *rows) {
-  __m256 a[TILE], b[TILE];
-  for (int i = 0; i < TILE; i += 2) {
-    a[i] = _mm256_unpacklo_ps((__m256)rows[i], (__m256)rows[i + 1]);
-    a[i + 1] = _mm256_unpackhi_ps((__m256)rows[i], (__m256)rows[i + 1]);
-  }
-  for (int i = 0; i < TILE; i += 4) {
-    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(1, 0, 1, 0));
-    b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(3, 2, 3, 2));
-    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(1, 0, 1, 0));
-    b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(3, 2, 3, 2));
-  }
-  for (int i = 0; i < TILE / 2; i++) {
-    rows[i] = (tile_row)_mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
-    rows[i + 4] = (tile_row)_mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
-  }
-}
-
-#include "op_attention_loops.h"
-#undef WIDTH
-#undef TARGET
-#undef NAME
-#endif
-
-#define WIDTH 4
-#define TARGET
-#define NAME(f) f##_base
-#include "op_attention_loops.h"
-
-#ifdef __x86_64__
-#define CHOOSE(f, args) (__builtin_cpu_supports("avx2") ? f##_avx2 args : f##_base args)
-#else
-#define CHOOSE(f, args) f##_base args
-#endif
+#define LOOPS "op_attention_loops.h"
+#include "widths.h"
 
 // --- scratch memory of a thread, kept until the thread ends ---------------------------
 

@@ -5,6 +5,28 @@
 
 #include "op_dropout_loops.h"
 
+#if WIDTH == 8
+// Transposes eight vectors of eight.
+typedef float tile_row __attribute__((vector_size(4 * TILE)));
+static inline TARGET void transpose(tile_row *rows) {
+  __m256 a[TILE], b[TILE];
+  for (int i = 0; i < TILE; i += 2) {
+    a[i] = _mm256_unpacklo_ps((__m256)rows[i], (__m256)rows[i + 1]);
+    a[i + 1] = _mm256_unpackhi_ps((__m256)rows[i], (__m256)rows[i + 1]);
+  }
+  for (int i = 0; i < TILE; i += 4) {
+    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(1, 0, 1, 0));
+    b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], _MM_SHUFFLE(3, 2, 3, 2));
+    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(1, 0, 1, 0));
+    b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], _MM_SHUFFLE(3, 2, 3, 2));
+  }
+  for (int i = 0; i < TILE / 2; i++) {
+    rows[i] = (tile_row)_mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+    rows[i + 4] = (tile_row)_mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+  }
+}
+#endif
+
 // One row of scores → probabilities, in place: softmax of x + bias. n is a
 // multiple of LANES; a bias far below all scores makes an exact 0.
 static TARGET void NAME(softmax)(float *x, const float *bias, size_t n) {

@@ -14,30 +14,8 @@
 
 #include <string.h>
 
-#ifdef __clang__
-#pragma STDC FP_CONTRACT OFF
-#endif
-
-#ifdef __x86_64__
-#define WIDTH 8
-#define TARGET __attribute__((target("avx2")))
-#define NAME(f) f##_avx2
-#include "op_packed_loops.h"
-#undef WIDTH
-#undef TARGET
-#undef NAME
-#endif
-
-#define WIDTH 4
-#define TARGET
-#define NAME(f) f##_base
-#include "op_packed_loops.h"
-
-#ifdef __x86_64__
-#define CHOOSE(f, args) (__builtin_cpu_supports("avx2") ? f##_avx2 args : f##_base args)
-#else
-#define CHOOSE(f, args) f##_base args
-#endif
+#define LOOPS "op_packed_loops.h"
+#include "widths.h"
 
 // --- packed.h -----------------------------------------------------------------------------
 
