@@ -1,4 +1,4 @@
-package optim
+package optim_test
 
 import (
 	"bytes"
