@@ -24,7 +24,7 @@ ARGS   ?=
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test token-diff golden vet lint vulncheck api docs fmt bench microbench fuzz peers serve-bench soak deps deps-cuda gpu-check gpu-pack env mlflow-venv peer-venv pins kernels clean
+.PHONY: help demo test token-diff golden vet lint vulncheck api docs fmt bench bench-quality microbench fuzz peers serve-bench soak deps deps-cuda gpu-check gpu-pack env mlflow-venv peer-venv pins kernels clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ fmt: ## format the Go code
 
 bench: ## compare speed and memory with PyTorch's: one table, 12 minutes
 	@$(call native,peer) $(GO) run ./internal/cmd/bench $(ARGS)
+
+bench-quality: ## compare models with those of a PyTorch loop: hours; continues what was stopped
+	@$(call native,peer) $(GO) run ./internal/cmd/quality $(ARGS)
 
 microbench: ## run the Go benchmarks that match BENCH=REGEX
 	@$(call native) $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 2h $(TEST)

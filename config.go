@@ -72,6 +72,7 @@ type DataLoaderConfig struct {
 	NumWorkers        int  `yaml:"num_workers"`        // goroutines that tokenize the training split, one the others; 0: one per processor; default 4
 	PinMemory         bool `yaml:"pin_memory"`         // GPU only; default true
 	PersistentWorkers bool `yaml:"persistent_workers"` // without effect: texts are tokenized once per run; default true
+	GroupByLength     bool `yaml:"group_by_length"`    // train on batches of pairs of alike length; default false, a random order. It changes the results; see docs/concepts.md
 }
 
 // TrainConfig says how the model is trained.

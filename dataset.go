@@ -119,6 +119,21 @@ func (s namedSplit) labels() []int64 {
 	return labels
 }
 
+// posts returns a number for the post of each example.
+func (s namedSplit) posts() []int {
+	numbers := make(map[string]int)
+	posts := make([]int, len(s.examples))
+	for i, e := range s.examples {
+		n, ok := numbers[e.PostID]
+		if !ok {
+			n = len(numbers)
+			numbers[e.PostID] = n
+		}
+		posts[i] = n
+	}
+	return posts
+}
+
 // counts returns the number of examples of each class.
 func (s namedSplit) counts() [2]int {
 	var n [2]int

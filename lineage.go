@@ -19,6 +19,9 @@ const (
 	modelHash = "model.hash."
 )
 
+// versionTag is the tag that holds the version of this module.
+const versionTag = "version.criteria"
+
 // mainLibraries are those whose version may matter to a result, by the name
 // of their tag.
 var mainLibraries = map[string]string{
@@ -33,7 +36,7 @@ var mainLibraries = map[string]string{
 func lineageTags(ctx context.Context, d *Dataset) map[string]string {
 	tags := gitTags(ctx)
 	tags["version.go"] = strings.TrimPrefix(runtime.Version(), "go")
-	tags["version.criteria"] = moduleVersion()
+	tags[versionTag] = moduleVersion()
 	if info, ok := debug.ReadBuildInfo(); ok {
 		versions := map[string]string{}
 		for _, dep := range info.Deps {

@@ -88,7 +88,7 @@ func (l *loop) microBatches() int { return len(l.plan1()) }
 
 // plan1 is the plan of the batches of the first epoch.
 func (l *loop) plan1() [][]int {
-	return l.splits.get(PhaseTrain).trainingBatches(l.cfg.Train.BatchSize, l.cfg.Train.Seed, 1)
+	return l.splits.get(PhaseTrain).trainingBatches(l.order, l.cfg.Train.BatchSize, l.cfg.Train.Seed, 1)
 }
 
 // dryRun sends the first batch through the model, so that what cannot work
@@ -229,7 +229,7 @@ type epoch struct {
 func (l *loop) newEpoch() *epoch {
 	t, s := l.cfg.Train, &l.progress.state
 	train := l.splits.get(PhaseTrain)
-	batches := train.trainingBatches(t.BatchSize, t.Seed, s.Epoch)
+	batches := train.trainingBatches(l.order, t.BatchSize, t.Seed, s.Epoch)
 	e := &epoch{loop: l, flight: newFlight(l.session), all: len(batches), step: s.Step}
 	for _, rows := range batches[:s.Micro] {
 		e.pairs += len(rows)

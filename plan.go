@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/criteria-go/criteria/internal/data"
 )
 
 // plan says what kind of run a [job] is, and so what is done otherwise than in other
@@ -26,10 +28,12 @@ type job struct {
 	plan   plan
 	events Hooks // all hooks of the settings
 	began  time.Time
+	order  data.Order // of the batches of an epoch
 }
 
 func newJob(s *settings, p plan) *job {
-	return &job{settings: s, cfg: s.config.clone(), plan: p, events: joinHooks(s.hooks...), began: s.now()}
+	return &job{settings: s, cfg: s.config.clone(), plan: p, events: joinHooks(s.hooks...), began: s.now(),
+		order: orderOf(s.config)}
 }
 
 // backend returns what computes: the engine that was injected, or that of the

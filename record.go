@@ -84,6 +84,9 @@ func (r *record) session(ctx context.Context, info SessionInfo, base map[string]
 	for file, hash := range base {
 		tags[modelHash+file] = hash
 	}
+	if len(base) > 0 { // the run trains
+		tags[orderTag] = r.order.String()
+	}
 	if err := r.tracked.SetTags(ctx, tags); err != nil {
 		return trackingError("set the tags of model and versions", err)
 	}

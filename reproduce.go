@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/criteria-go/criteria/internal/data"
 	"github.com/criteria-go/criteria/internal/mlflow"
 	"github.com/criteria-go/criteria/internal/modelstore"
 	"github.com/criteria-go/criteria/internal/sumfile"
@@ -165,6 +166,7 @@ func (p *reproduction) repeat(ctx context.Context) (*run, error) {
 		return r, err
 	}
 	r := newRun(newJob(p.settings, plan))
+	r.order = p.order
 	defer r.record.endPanicking(ctx)
 	if err := p.checkBase(ctx, r); err != nil {
 		r.record.returned = true
@@ -179,6 +181,7 @@ func (p *reproduction) repeat(ctx context.Context) (*run, error) {
 type reproduction struct {
 	*settings
 	original mlflow.Run
+	order    data.Order // in which it drew batches
 	out      Reproduction
 }
 
@@ -212,6 +215,12 @@ func (p *reproduction) fetch(ctx context.Context) (err error) {
 	p.config = recorded.clone()
 	if err := p.finish(); err != nil {
 		return err
+	}
+	if p.order, err = recordedOrder(p.original, text, recorded); err != nil {
+		return p.fail("read "+configArtifact, err)
+	}
+	if p.config.Data.DataLoader.GroupByLength != recorded.Data.DataLoader.GroupByLength {
+		p.order = orderOf(p.config) // an option asks for it
 	}
 	for _, d := range differences(recorded, p.config) {
 		p.differs("%s: was %s, is %s", d.key, d.was, d.is)

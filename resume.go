@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/criteria-go/criteria/internal/data"
 	"github.com/criteria-go/criteria/internal/modelstore"
 )
 
@@ -46,7 +47,9 @@ func (e *CheckpointError) Unwrap() error { return e.Err }
 // the place of [WithOutputDir]. Configuration, data and base checkpoint must be
 // those of that run, or Run returns a [*CheckpointError] that names the difference; only
 // what has no influence on the results may change: train.threads, the keys of
-// checkpoints, data.dataloader, the place of the data files, hpo and mlflow.
+// checkpoints, data.dataloader but for group_by_length, the place of the data files,
+// hpo and mlflow. A run that an earlier version began keeps the order in which that
+// version drew batches.
 func WithResume(dir string) TrainerOption {
 	return trainerOption(func(s *settings) error {
 		s.resumeDir = dir
@@ -60,7 +63,8 @@ func WithResume(dir string) TrainerOption {
 // mayChange are the settings that may change when a run is resumed, with all below them.
 var mayChange = []string{
 	"train.threads", "train.checkpoint_steps", "train.checkpoint_minutes", "train.keep_checkpoints",
-	"data.redsm5_dir", "data.dsm5_criteria_path", "data.dataloader", "hpo", "mlflow",
+	"data.redsm5_dir", "data.dsm5_criteria_path", "hpo", "mlflow",
+	"data.dataloader.num_workers", "data.dataloader.pin_memory", "data.dataloader.persistent_workers",
 }
 
 // resumePoints are those of a run: the one that it continues from, and those that it
@@ -299,6 +303,7 @@ func (r *run) findResumePoint() error {
 	p := &r.loop.progress
 	p.state = r.points.from.state.Training
 	p.boundary = p.state
+	r.order = r.points.from.state.order()
 	return nil
 }
 
@@ -326,6 +331,10 @@ func (r *run) loadResumePoint(ctx context.Context) error {
 			return &CheckpointError{Dir: from.dir, Err: err}
 		}
 	}
+	if r.order == data.Chunked {
+		r.log.Info("an earlier version began this run, and its batches are drawn as that one did, sorted by length: " +
+			"a new run draws them at random")
+	}
 	r.log.Info("resuming", "checkpoint", from.dir, "epoch", max(1, now.Epoch), "step", now.Step)
 	return nil
 }
@@ -340,7 +349,8 @@ func (r *run) saveResumePoint(ctx context.Context) error {
 	}
 	return r.points.write(ctx, r.loop.session, resumeState{
 		Format: resumeFormat, RunID: r.record.tracked.ID(), Data: r.splits.data.Hashes, Splits: r.splits.data.digests(),
-		Model: r.base.Hashes, Versions: r.record.versions, Training: r.loop.progress.boundary,
+		Model: r.base.Hashes, Versions: r.record.versions, Order: r.order.String(),
+		Training: r.loop.progress.boundary,
 	})
 }
 

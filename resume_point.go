@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
+	"github.com/criteria-go/criteria/internal/data"
 	"github.com/criteria-go/criteria/internal/sumfile"
 )
 
@@ -29,7 +30,9 @@ const (
 	stateFile      = "state.json"  // a resumeState
 	runConfigFile  = "config.yaml" // the resolved configuration, without secrets
 
-	resumeFormat  = 1
+	// resumeFormat is that of state.json. Format 1 does not name the order of the
+	// batches, which was always that of data.Chunked.
+	resumeFormat  = 2
 	maxStateBytes = 64 << 20 // of state.json and config.yaml: far more than 100 000 epochs need
 )
 
@@ -41,6 +44,7 @@ type resumeState struct {
 	Splits   map[Phase]string  `json:"splits"`   // digest of each split
 	Model    map[string]string `json:"model"`    // SHA-256 of each file of the base checkpoint; empty at step 0
 	Versions map[string]string `json:"versions"` // of what computes
+	Order    string            `json:"order"`    // of the batches of an epoch, as data.ParseOrder reads it
 	Training trainState        `json:"training"`
 }
 
@@ -140,14 +144,26 @@ func parseState(text []byte) (resumeState, error) {
 		ok = ok && row[0] >= 0 && row[1] >= 0
 	}
 	switch {
-	case c.Format != resumeFormat:
-		return resumeState{}, fmt.Errorf("%s has format %d, want %d: it was written by another version",
+	case c.Format < 1 || c.Format > resumeFormat:
+		return resumeState{}, fmt.Errorf("%s has format %d, want 1 to %d: it was written by another version",
 			stateFile, c.Format, resumeFormat)
 	case !ok || math.IsNaN(s.Tally.LossSum):
 		const wrong = "%s: epoch %d, micro-batch %d, step %d and %d finished epochs do not go together"
 		return resumeState{}, fmt.Errorf(wrong, stateFile, s.Epoch, s.Micro, s.Step, len(s.History))
 	}
+	if c.Format == 1 {
+		c.Order = data.Chunked.String()
+	}
+	if _, err := data.ParseOrder(c.Order); err != nil {
+		return resumeState{}, fmt.Errorf("%s: %w", stateFile, err)
+	}
 	return c, nil
+}
+
+// order returns the order of the batches of an epoch.
+func (s resumeState) order() data.Order {
+	order, _ := data.ParseOrder(s.Order) // checked when it was read
+	return order
 }
 
 // resumePointDirs lists the resume points below root, the last first.

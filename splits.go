@@ -148,6 +148,7 @@ type encodedSplit struct {
 	labels    []int64
 	weights   [2]float32 // of the classes in the loss
 	lengths   []int      // of the encodings
+	posts     []int      // a number for the post of each pair
 	padTo     int        // length of every batch; 0: that of its longest row
 }
 
@@ -156,7 +157,7 @@ func newEncodedSplit(s namedSplit, e Encodings, weights [2]float32, c TokenizerC
 		return nil, fmt.Errorf("criteria: the tokenizer returned %d encodings for the %d pairs of the %s split",
 			e.Len(), len(s.examples), s.phase)
 	}
-	split := &encodedSplit{encodings: e, labels: s.labels(), weights: weights, lengths: lengths(e)}
+	split := &encodedSplit{encodings: e, labels: s.labels(), weights: weights, lengths: lengths(e), posts: s.posts()}
 	if c.Padding == "max_length" {
 		split.padTo = c.MaxLength
 	}
@@ -183,10 +184,10 @@ func (s *encodedSplit) truncated() int {
 	return n
 }
 
-// trainingBatches plans an epoch of training: rows of similar length together,
-// in an order that is a function of seed and epoch.
-func (s *encodedSplit) trainingBatches(size int, seed uint64, epoch int) [][]int {
-	return rowsOf(data.Batches(s.lengths, size, 1, seed, epoch))
+// trainingBatches plans an epoch of training, in an order that is a function of
+// seed and epoch.
+func (s *encodedSplit) trainingBatches(o data.Order, size int, seed uint64, epoch int) [][]int {
+	return o.Batches(data.Rows{Lengths: s.lengths, Posts: s.posts}, size, seed, epoch)
 }
 
 // evaluationBatches plans batches by length, the longest first.
