@@ -45,17 +45,21 @@ var rooms = map[string][]string{
 	"internal/lint":              {},
 	"internal/memwatch":          {},
 	"internal/metrics":           {},
-	"internal/mlflow":            {"internal/atomicfile", "internal/readfile", "internal/redact"},
+	"internal/mlflow":            {"internal/atomicfile", "internal/readfile", "internal/redact", "internal/sqldriver"},
 	"internal/mlflow/mlflowtest": {},
 	"internal/modelstore":        {"internal/atomicfile", "internal/hub", "internal/mlflow", "internal/sumfile", "internal/weights", "internal/readfile"},
 	"internal/optim":             {"internal/parallel"},
-	"internal/optunadb":          {"internal/study", "internal/redact"},
+	"internal/optunadb":          {"internal/study", "internal/redact", "internal/sqldriver"},
 	"internal/ort":               {"internal/kernels", "internal/parallel"},
 	"internal/parallel":          {},
 	"internal/readfile":          {},
 	"internal/redact":            {},
 	"internal/report":            {"internal/atomicfile"},
 	"internal/study":             {},
+	"internal/sqldriver":         {},
+	"sqlite":                     {},
+	"postgres":                   {},
+	"mysql":                      {"internal/sqldriver"},
 	"internal/sumfile":           {"internal/atomicfile", "internal/readfile"},
 	"internal/token":             {"internal/atomicfile", "internal/parallel", "internal/readfile"},
 	"internal/weights":           {"internal/atomicfile", "internal/readfile"},
@@ -64,7 +68,7 @@ var rooms = map[string][]string{
 	"serve":                      {""}, // on top of the public package, for programs that serve
 	"internal/cmd/...":           {"", "internal/..."},
 	"examples":                   {},
-	"examples/...":               {"", "conf", "internal/hydra", "serve"},
+	"examples/...":               {"", "mysql", "postgres", "sqlite", "conf", "internal/hydra", "serve"},
 	"examples/inspect":           {"internal/graphaudit"},
 }
 
@@ -74,11 +78,14 @@ var testOnly = []string{"internal/fakecuda", "internal/fakes", "internal/golden"
 
 // testImports are what tests import beyond what their package may.
 var testImports = map[string][]string{
-	"internal/ort":     {"internal/graph"},                   // models to run
-	"internal/graph":   {"internal/ort"},                     // operators run in ONNX Runtime
-	"internal/deberta": {"internal/dropout", "internal/ort"}, // golden cases run, with the masks of training
-	"internal/optim":   {"internal/weights"},
-	"internal/kernels": {"internal/dropout", "internal/graph", "internal/optim"}, // what the kernels compute, on the CPU
+	"internal/ort":      {"internal/graph"},                   // models to run
+	"internal/graph":    {"internal/ort"},                     // operators run in ONNX Runtime
+	"internal/deberta":  {"internal/dropout", "internal/ort"}, // golden cases run, with the masks of training
+	"internal/optim":    {"internal/weights"},
+	"internal/kernels":  {"internal/dropout", "internal/graph", "internal/optim"}, // what the kernels compute, on the CPU
+	"":                  {"sqlite"},
+	"internal/mlflow":   {"sqlite"},
+	"internal/optunadb": {"mysql", "postgres", "sqlite"},
 }
 
 // onlyIn says which package alone may import a library. Each of them has
@@ -88,7 +95,9 @@ var onlyIn = map[string][]string{
 	"github.com/daulet/tokenizers":    {"internal/token"},
 	"github.com/owulveryck/onnx-go":   {"internal/graphaudit"},
 	"github.com/c-bata/goptuna":       {"", "internal/study", "internal/optunadb"}, // its interfaces are options of the root's
-	"modernc.org/sqlite":              {"internal/mlflow", "internal/optunadb"},
+	"modernc.org/sqlite":              {"sqlite"},
+	"github.com/jackc/pgx/v5/stdlib":  {"postgres"},
+	"github.com/go-sql-driver/mysql":  {"mysql"},
 	"gonum.org/v1/plot":               {"internal/report"},
 
 	"github.com/prometheus/client_golang": {"serve"},
@@ -318,7 +327,7 @@ func TestLibraryKeepsOut(t *testing.T) {
 					t.Errorf("%s uses %s.%s", fset.Position(n.Pos()), x.Name, n.Sel.Name)
 				}
 			case *ast.FuncDecl:
-				if n.Recv == nil && n.Name.Name == "init" {
+				if n.Recv == nil && n.Name.Name == "init" && !strings.HasPrefix(name, "mysql/") { // registers a driver, and is imported for it
 					t.Errorf("%s: a function init runs in programs that only import the package", fset.Position(n.Pos()))
 				}
 			case *ast.TypeSpec:

@@ -15,9 +15,8 @@ import (
 	"strings"
 	"time"
 
-	"modernc.org/sqlite" // registers the driver "sqlite"
-
 	"github.com/criteria-go/criteria/internal/redact"
+	"github.com/criteria-go/criteria/internal/sqldriver"
 )
 
 //go:embed schema.sql
@@ -71,6 +70,9 @@ func openSQLite(ctx context.Context, rest string, opts Options) (Store, error) {
 	// mode alone. Transactions take the write lock when they begin, because
 	// one that reads first and is then refused the lock cannot wait for it.
 	query := url.Values{"_pragma": {"busy_timeout(20000)", "foreign_keys(1)"}, "_txlock": {"immediate"}}
+	if err := sqldriver.Check("sqlite", "sqlite"); err != nil {
+		return nil, fmt.Errorf("mlflow: open sqlite:%s: %w", rest, err)
+	}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath(), RawQuery: query.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("mlflow: open sqlite:%s: %w", rest, err)
@@ -195,7 +197,10 @@ func (s *sqliteStore) write(ctx context.Context, op string, fn func(*sql.Tx) err
 	for attempt := 0; ; attempt++ {
 		err := s.writeOnce(ctx, fn)
 		var api *APIError
-		var lite *sqlite.Error
+		var lite interface {
+			error
+			Code() int
+		}
 		switch {
 		case err == nil || errors.As(err, &api):
 			return err

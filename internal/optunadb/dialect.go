@@ -13,15 +13,14 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/go-sql-driver/mysql"
-	"github.com/jackc/pgx/v5/pgconn"
-	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
-	"modernc.org/sqlite"               // registers the driver "sqlite"
+	"github.com/criteria-go/criteria/internal/sqldriver"
 )
 
 // dialect is what differs between the databases.
 type dialect struct {
 	driver string
+	// needs is the package whose import registers the driver.
+	needs string
 	// conns limits the connections of a process. One for SQLite: its writers then
 	// queue here, fairly, instead of polling for the lock of the file.
 	conns int
@@ -39,6 +38,7 @@ type dialect struct {
 
 var sqliteDialect = &dialect{
 	driver: "sqlite",
+	needs:  "sqlite",
 	conns:  1,
 	// Every transaction has the lock of the file from its beginning.
 	silence: "(julianday('now') - julianday(h.heartbeat)) * 86400",
@@ -58,6 +58,7 @@ var sqliteDialect = &dialect{
 
 var postgresDialect = &dialect{
 	driver:    "pgx",
+	needs:     "postgres",
 	conns:     8,
 	forUpdate: " FOR UPDATE",
 	silence:   "CAST(EXTRACT(EPOCH FROM (CAST(CURRENT_TIMESTAMP AS TIMESTAMP) - h.heartbeat)) AS DOUBLE PRECISION)",
@@ -70,26 +71,27 @@ CREATE TYPE trialintermediatevaluetype AS ENUM ('FINITE', 'INF_POS', 'INF_NEG', 
 		"{serial}", "SERIAL NOT NULL", "{float}", "FLOAT(53)", "{datetime}", "TIMESTAMP WITHOUT TIME ZONE",
 		"{direction}", "studydirection", "{state}", "trialstate", "{value_type}", "trialvaluetype", "{intermediate_value_type}", "trialintermediatevaluetype"),
 	transient: func(err error) bool {
-		var e *pgconn.PgError
-		if !errors.As(err, &e) {
-			return disconnected(err) || pgconn.SafeToRetry(err)
+		code := sqlState(err)
+		if code == "" {
+			var safe interface{ SafeToRetry() bool }
+			return disconnected(err) || errors.As(err, &safe) && safe.SafeToRetry()
 		}
-		switch e.Code {
+		switch code {
 		case "40001", "40P01", // serialization failure, deadlock
 			"53300", "55P03", // too many connections, lock not available
 			"57P01", "57P02", "57P03": // shutting down, crashed, starting up
 			return true
 		}
-		return strings.HasPrefix(e.Code, "08") // connection exceptions
+		return strings.HasPrefix(code, "08") // connection exceptions
 	},
 	duplicate: func(err error) bool {
-		var e *pgconn.PgError
-		return errors.As(err, &e) && e.Code == "23505"
+		return sqlState(err) == "23505"
 	},
 }
 
 var mysqlDialect = &dialect{
 	driver:    "mysql",
+	needs:     "mysql",
 	conns:     8,
 	forUpdate: " FOR UPDATE",
 	silence:   "TIMESTAMPDIFF(SECOND, h.heartbeat, CURRENT_TIMESTAMP)",
@@ -102,19 +104,19 @@ var mysqlDialect = &dialect{
 		"{direction}", "ENUM('NOT_SET','MINIMIZE','MAXIMIZE')", "{state}", "ENUM('RUNNING','COMPLETE','PRUNED','FAIL','WAITING')",
 		"{value_type}", "ENUM('FINITE','INF_POS','INF_NEG')", "{intermediate_value_type}", "ENUM('FINITE','INF_POS','INF_NEG','NAN')"),
 	transient: func(err error) bool {
-		var e *mysql.MySQLError
-		if !errors.As(err, &e) {
-			return disconnected(err) || errors.Is(err, mysql.ErrInvalidConn)
+		number, ok := sqldriver.ForMySQL().Number(err)
+		if !ok {
+			return disconnected(err) || errors.Is(err, sqldriver.ForMySQL().Invalid)
 		}
-		switch e.Number {
+		switch number {
 		case 1040, 1053, 1205, 1213: // too many connections, shutting down, lock timeout, deadlock
 			return true
 		}
 		return false
 	},
 	duplicate: func(err error) bool {
-		var e *mysql.MySQLError
-		return errors.As(err, &e) && e.Number == 1062
+		number, ok := sqldriver.ForMySQL().Number(err)
+		return ok && number == 1062
 	},
 }
 
@@ -122,12 +124,31 @@ var mysqlDialect = &dialect{
 // "optuna" in ASCII.
 const lockNumber = 0x6f7074756e61
 
+// available reports what to import if the program lacks the driver.
+func (d *dialect) available() error { return sqldriver.Check(d.driver, d.needs) }
+
+// sqliteCode returns the code of an error of the driver of SQLite, or 0.
 func sqliteCode(err error) int {
-	var e *sqlite.Error
+	var e interface {
+		error
+		Code() int
+	}
 	if errors.As(err, &e) {
 		return e.Code()
 	}
 	return 0
+}
+
+// sqlState returns the code of an error of the driver of PostgreSQL, or "".
+func sqlState(err error) string {
+	var e interface {
+		error
+		SQLState() string
+	}
+	if errors.As(err, &e) {
+		return e.SQLState()
+	}
+	return ""
 }
 
 // disconnected reports whether the server could not be asked.
@@ -185,6 +206,8 @@ type target struct {
 	file string // of SQLite
 }
 
+var errPostgres = errors.New("want postgresql://user:password@host:5432/database?sslmode=…, as libpq has it")
+
 // parse reads a URL as Optuna takes it.
 func parse(rawURL string) (target, error) {
 	scheme, rest, ok := strings.Cut(rawURL, "://")
@@ -197,8 +220,8 @@ func parse(rawURL string) (target, error) {
 		return parseSQLite(rest)
 	case "postgresql", "postgres":
 		dsn := "postgres://" + rest
-		if _, err := pgconn.ParseConfig(dsn); err != nil {
-			return target{}, errors.New("want postgresql://user:password@host:5432/database?sslmode=…, as libpq has it")
+		if _, err := url.Parse(dsn); err != nil {
+			return target{}, errPostgres
 		}
 		return target{dialect: postgresDialect, dsn: dsn}, nil
 	case "mysql":
@@ -239,22 +262,21 @@ func parseMySQL(rest string) (target, error) {
 	if err != nil || u.Host == "" || name == "" {
 		return target{}, errors.New("want mysql://user:password@host:3306/database")
 	}
-	c := mysql.NewConfig()
-	c.Net, c.Addr, c.DBName = "tcp", u.Host, name
+	address, tls := u.Host, ""
 	if u.Port() == "" {
-		c.Addr = net.JoinHostPort(u.Hostname(), "3306")
+		address = net.JoinHostPort(u.Hostname(), "3306")
 	}
-	c.User = u.User.Username()
-	c.Passwd, _ = u.User.Password()
 	for key, values := range u.Query() {
 		switch key {
 		case "charset": // always utf8mb4 here
 		case "tls":
-			c.TLSConfig = values[0]
+			tls = values[0]
 		default:
 			// Perhaps it asks for a secure connection; better none than another.
 			return target{}, fmt.Errorf("the option %q is not known here: want tls or charset", key)
 		}
 	}
-	return target{dialect: mysqlDialect, dsn: c.FormatDSN()}, nil
+	password, _ := u.User.Password()
+	dsn := sqldriver.ForMySQL().DSN(u.User.Username(), password, address, name, tls)
+	return target{dialect: mysqlDialect, dsn: dsn}, nil
 }

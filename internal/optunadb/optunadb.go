@@ -89,12 +89,18 @@ func Open(ctx context.Context, rawURL string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, Check(rawURL)
 	}
+	if err := to.available(); err != nil {
+		return nil, fmt.Errorf("optunadb: storage %q: %w", redact.URL(rawURL), err)
+	}
 	if to.file != "" {
 		if err := os.MkdirAll(filepath.Dir(to.file), 0o777); err != nil {
 			return nil, fmt.Errorf("optunadb: %w", err)
 		}
 	}
 	db, err := sql.Open(to.driver, to.dsn)
+	if err != nil && to.dialect == postgresDialect {
+		err = errPostgres // the driver's own may show what is secret
+	}
 	if err != nil {
 		return nil, fmt.Errorf("optunadb: %s: %w", redact.URL(rawURL), err)
 	}

@@ -1,0 +1,8 @@
+package main
+
+// The databases that addresses on the command line may name.
+import (
+	_ "github.com/criteria-go/criteria/mysql"
+	_ "github.com/criteria-go/criteria/postgres"
+	_ "github.com/criteria-go/criteria/sqlite"
+)

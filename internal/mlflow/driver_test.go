@@ -1,0 +1,3 @@
+package mlflow
+
+import _ "github.com/criteria-go/criteria/sqlite"
