@@ -104,7 +104,7 @@ var onlyIn = map[string][]string{
 }
 
 // withCgo are the packages that contain C.
-var withCgo = []string{"internal/ort", "internal/optim", "internal/token"}
+var withCgo = []string{"internal/ort", "internal/optim"}
 
 // notInUsersBinary are modules that no program gets by importing criteria:
 // onnx-go registers protobuf messages called onnx.*, which panics beside any
