@@ -20,6 +20,7 @@ import (
 // exists only while there is something to compute.
 type batcher struct {
 	session Evaluator
+	packs   bool          // the session computes rows of any lengths together without padding
 	size    int           // most pairs in a batch
 	queue   int           // number of waiting pairs from which on calls are refused
 	delay   time.Duration // how long a pair waits for others while the session is free
@@ -60,9 +61,14 @@ type batchRun struct {
 	cancel context.CancelFunc
 }
 
+// packer is what an evaluator may be that can compute rows of any lengths together
+// without padding, as the default engine does on the CPU.
+type packer interface{ Packs() bool }
+
 func newBatcher(s Evaluator, size, queue int, delay time.Duration) *batcher {
+	p, ok := s.(packer)
 	return &batcher{
-		session: s, size: size, queue: queue, delay: delay,
+		session: s, packs: ok && p.Packs(), size: size, queue: queue, delay: delay,
 		room: make(chan struct{}), full: make(chan struct{}, 1),
 	}
 }
@@ -228,13 +234,7 @@ func (b *batcher) take() []waitingPair {
 	if len(b.waiting) == 0 { // their callers have left since
 		return nil
 	}
-	// Far back in the queue there may be better company, but it came later.
-	near := b.waiting[:min(len(b.waiting), windowBatches*b.size)]
-	lengths := make([]int, len(near))
-	for i, p := range near {
-		lengths[i] = len(p.ids)
-	}
-	chosen := company(lengths, b.size)
+	chosen := b.choose()
 	batch := make([]waitingPair, 0, len(chosen))
 	for _, i := range chosen {
 		batch = append(batch, b.waiting[i])
@@ -245,6 +245,25 @@ func (b *batcher) take() []waitingPair {
 	b.stats.Batches++
 	b.stats.Pairs += uint64(len(batch))
 	return batch
+}
+
+// choose returns the indices of the pairs for the next batch: those that came first,
+// unless padding makes others better company.
+func (b *batcher) choose() []int {
+	if b.packs {
+		first := make([]int, min(len(b.waiting), b.size))
+		for i := range first {
+			first[i] = i
+		}
+		return first
+	}
+	// Far back in the queue there may be better company, but it came later.
+	near := b.waiting[:min(len(b.waiting), windowBatches*b.size)]
+	lengths := make([]int, len(near))
+	for i, p := range near {
+		lengths[i] = len(p.ids)
+	}
+	return company(lengths, b.size)
 }
 
 // Lengths are computed in steps of so many tokens by the default engine.

@@ -317,3 +317,43 @@ func TestCompanyHolds(t *testing.T) {
 		}
 	}
 }
+
+// packingSession computes rows of any lengths together without padding.
+type packingSession struct{ slowSession }
+
+func (*packingSession) Packs() bool { return true }
+
+// Where nothing is padded, pairs of any lengths are computed together, in the order in
+// which they came; else those of one length are.
+func TestBatcherMixesLengths(t *testing.T) {
+	for _, packs := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &packingSession{}
+			var session Evaluator = s
+			want := [][]int64{{0}, {1, 2, 3, 4}}
+			if !packs {
+				session, want = &s.slowSession, [][]int64{{0}, {1, 3}, {2, 4}}
+			}
+			b := newBatcher(session, 4, 100, 0)
+			var wg sync.WaitGroup
+			for id := range int32(5) {
+				wg.Go(func() {
+					time.Sleep(time.Duration(id) * time.Millisecond)
+					length := 5
+					if id%2 == 0 {
+						length = 400
+					}
+					got, err := b.evaluate(t.Context(), encoded(length, id), false)
+					if diff := cmp.Diff(answers(id), got); err != nil || diff != "" {
+						t.Errorf("call %d: %v (-want +got):\n%s", id, err, diff)
+					}
+				})
+			}
+			wg.Wait()
+			b.worker.Wait()
+			if diff := cmp.Diff(want, s.batches); diff != "" {
+				t.Errorf("packs: %t: batches (-want +got):\n%s", packs, diff)
+			}
+		})
+	}
+}

@@ -164,6 +164,14 @@ func (e *Engine) Runtime() ort.RuntimeInfo { return e.runtime.Info() }
 // Device describes the device that computes; "" means the CPU.
 func (e *Engine) Device() string { return e.backend.name() }
 
+// Packs reports whether rows of any lengths are computed together without padding.
+func (e *Engine) Packs() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h, ok := e.backend.(*host)
+	return ok && h.packs()
+}
+
 // Evaluate runs forward without dropout. It may be called by several
 // goroutines, which take turns.
 func (e *Engine) Evaluate(ctx context.Context, b Batch) (Result, error) {
