@@ -186,6 +186,7 @@ type MLflowConfig struct {
 	TrackingURI    string `yaml:"tracking_uri"`    // sqlite:///file, http(s)://host or a folder; "": MLFLOW_TRACKING_URI; default sqlite:///mlflow.db
 	ExperimentName string `yaml:"experiment_name"` // "": MLFLOW_EXPERIMENT_NAME; default debertav3-criteria
 	RunName        string `yaml:"run_name"`        // "": MLflow makes one up; default ""
+	LogEvery       int    `yaml:"log_every"`       // updates from one point of loss, learning_rate, grad_norm and pairs_per_second to the next; 0: none; default 500
 }
 
 // The words that the enumerated keys accept. The search space draws from the
@@ -234,6 +235,7 @@ const (
 	maxDim       = 1 << 16
 	maxLength    = 1 << 16
 	maxWorkers   = 1 << 10
+	maxLogEvery  = 1 << 30
 )
 
 // DefaultConfig returns the configuration that a run has if nothing is said.
@@ -297,7 +299,7 @@ func DefaultConfig() Config {
 				Scheduler:       StringChoices{slices.Clone(schedulers)},
 			},
 		},
-		MLflow: MLflowConfig{TrackingURI: "sqlite:///mlflow.db", ExperimentName: "debertav3-criteria"},
+		MLflow: MLflowConfig{TrackingURI: "sqlite:///mlflow.db", ExperimentName: "debertav3-criteria", LogEvery: 500},
 		Device: deviceCPU,
 	}
 }
@@ -348,6 +350,7 @@ func (c Config) Validate() error {
 	v.oneOf("train.scheduler", t.Scheduler, schedulers)
 	v.oneOf("train.optimizer_type", t.OptimizerType, optimizers)
 	v.between("train.early_stopping_patience", float64(t.EarlyStoppingPatience), 0, maxEpochs)
+	v.between("mlflow.log_every", float64(c.MLflow.LogEvery), 0, maxLogEvery)
 	v.between("train.threads", float64(t.Threads), 0, maxWorkers)
 	v.between("train.checkpoint_steps", float64(t.CheckpointSteps), 0, 1e9)
 	v.between("train.checkpoint_minutes", t.CheckpointMinutes, 0, 1e6)

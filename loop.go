@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/criteria-go/criteria/internal/optim"
 )
@@ -17,6 +18,7 @@ type trainState struct {
 	Micro     int           `json:"micro"`      // micro-batches of it that are done
 	Step      int           `json:"step"`       // updates done since the start
 	Tally     tally         `json:"tally"`      // of the epoch so far
+	Window    window        `json:"window"`     // since the last point that was logged
 	History   []EpochScores `json:"history"`    // of the epochs that have ended
 	BestEpoch int           `json:"best_epoch"` // 0 before the first
 }
@@ -209,6 +211,7 @@ func (l *loop) trainEpoch(ctx context.Context) error {
 	if settleErr := e.settle(0); settleErr != nil {
 		err = settleErr // it happened before whatever else did
 	}
+	err = cmp.Or(err, e.logPoints(context.WithoutCancel(ctx)))
 	// After an error of one step, the weights may have what later ones did to them.
 	l.progress.unsound = l.progress.unsound || e.flight.updating()
 	return err
@@ -220,10 +223,12 @@ type epoch struct {
 	*loop
 	feed   *feed
 	flight flight
-	all    int   // micro-batches
-	pairs  int   // of the micro-batches that have begun
-	step   int   // updates that have begun; the state counts what is done
-	err    error // of the first part of a step that failed; those after it are not looked at
+	all    int // micro-batches
+	pairs  int // of the micro-batches that have begun
+	step   int // updates that have begun; the state counts what is done
+	pace   pace
+	points []*stepPoint // to be logged
+	err    error        // of the first part of a step that failed; those after it are not looked at
 }
 
 func (l *loop) newEpoch() *epoch {
@@ -264,8 +269,11 @@ func (e *epoch) begin(ctx context.Context) error {
 		if err := e.update(work, m); err != nil {
 			return err
 		}
+		if err := e.logPoints(work); err != nil {
+			return err
+		}
 		if micro < e.all-1 && e.saver.resumePointDue(e.step) {
-			if err := e.settle(0); err != nil {
+			if err := cmp.Or(e.settle(0), e.logPoints(work)); err != nil {
 				return err
 			}
 			if err := e.saver.saveResumePoint(ctx); err != nil {
@@ -331,9 +339,10 @@ func (e *epoch) accumulated(p stepPart) error {
 	}
 	s.Tally.add(p.Batch, result)
 	s.Micro++
+	s.Window.add(result.Loss)
 	p.loss = result.Loss
 	if !p.updates {
-		e.stepEvent(PhaseTrain, p.pairs, e.splits.get(PhaseTrain).len(), p.loss)
+		e.trainEvent(p)
 	}
 	return nil
 }
@@ -351,22 +360,37 @@ func (e *epoch) updated(p stepPart) error {
 		return &DivergedError{Epoch: s.Epoch, Step: s.Step, Loss: p.loss, GradNorm: norm, LearningRate: p.rate}
 	}
 	s.Step++
+	point := e.logDue()
 	e.progress.boundary = *s
-	e.stepEvent(PhaseTrain, p.pairs, e.splits.get(PhaseTrain).len(), p.loss)
+	e.trainEvent(p)
+	if point != nil {
+		if perSecond, ok := e.pace.take(); ok {
+			point.metrics["pairs_per_second"] = perSecond
+		}
+		e.points = append(e.points, point)
+	}
 	return nil
+}
+
+// trainEvent reports a micro-batch that is done.
+func (e *epoch) trainEvent(p stepPart) {
+	at := e.stepEvent(PhaseTrain, p.pairs, e.splits.get(PhaseTrain).len(), p.loss)
+	e.pace.add(p.Rows, at)
 }
 
 func (l *loop) stepError(step int, err error) error {
 	return fmt.Errorf("criteria: epoch %d, step %d: %w", l.progress.state.Epoch, step, err)
 }
 
-func (l *loop) stepEvent(phase Phase, pairs, total int, loss float64) {
-	s := &l.progress.state
+// stepEvent reports a micro-batch that is done, and returns when that was.
+func (l *loop) stepEvent(phase Phase, pairs, total int, loss float64) time.Time {
+	s, now := &l.progress.state, l.now()
 	l.events.Step(StepEvent{
 		Phase: phase, Epoch: s.Epoch, Epochs: l.cfg.Train.Epochs, Pairs: pairs, Total: total,
 		Step: s.Step, Steps: l.schedule.Total, Loss: loss, LearningRate: l.last.rate, GradNorm: l.last.norm,
-		Time: l.now(),
+		Time: now,
 	})
+	return now
 }
 
 // evaluate scores a split without dropout.

@@ -108,6 +108,14 @@ func (r *record) epoch(ctx context.Context, e EpochScores) error {
 	return nil
 }
 
+// step records what came of the updates up to one.
+func (r *record) step(ctx context.Context, p *stepPoint) error {
+	if err := r.tracked.LogMetrics(ctx, p.step, p.metrics); err != nil {
+		return trackingError(fmt.Sprintf("log the metrics of update %d", p.step), err)
+	}
+	return nil
+}
+
 // test records the scores on the test split of the model of an epoch.
 func (r *record) test(ctx context.Context, epoch int, scores Scores) error {
 	metrics := make(map[string]float64)
