@@ -72,7 +72,7 @@ func (m mix) run(t *testing.T, rt *ort.Runtime, g *Graph, threads int) map[strin
 	total += 5 // which fill up
 	relative := m.model.Config.RelativeFor(slices.Max(m.lengths))
 	sizes := map[string][]int{InputIDs: {total}, RelativeRows: {len(relative.Rows)}, RelativeIndex: {len(relative.Index)},
-		GradientOf(WordEmbeddings): {total, m.model.Config.HiddenSize}}
+		GradientOf(WordEmbeddings): {total, m.model.Config.HiddenSize}, "hidden": {total, m.model.Config.HiddenSize}}
 	tensor := func(v ort.ValueInfo) ort.Tensor {
 		shape := v.Shape
 		if packed && sizes[v.Name] != nil {
