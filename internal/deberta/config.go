@@ -42,6 +42,24 @@ func (e *ConfigError) Error() string {
 	return fmt.Sprintf("config.json: %s is %s, but only %s is supported", e.Key, e.Found, e.Want)
 }
 
+// What a config.json may ask for at most: many times the largest published model,
+// and little enough for products of any three of them to fit into an int.
+const (
+	maxLayers    = 1 << 10
+	maxHidden    = 1 << 16
+	maxWidth     = 1 << 18 // of a layer inside of a block
+	maxVocab     = 1 << 24
+	maxPositions = 1 << 20
+)
+
+// Parameters is the number of parameters of the encoder. It builds nothing.
+func (c Config) Parameters() int64 {
+	hidden, inner := int64(c.HiddenSize), int64(c.IntermediateSize)
+	norm := 2 * hidden
+	layer := 4*(hidden*hidden+hidden) + hidden*inner + inner + inner*hidden + hidden + 2*norm
+	return int64(c.VocabSize)*hidden + norm + int64(c.Layers)*layer + 2*int64(c.PositionBuckets)*hidden + norm
+}
+
 // ParseConfig reads a config.json of model type deberta-v2 (which DeBERTaV3
 // has as well). Everything that would change the computation in a way that is
 // not built here is an error, one [ConfigError] for each key.
@@ -87,18 +105,22 @@ func ParseConfig(data []byte) (Config, error) {
 		modelType = fmt.Sprintf("%q", *raw.ModelType)
 	}
 	require(modelType == `"deberta-v2"`, "model_type", modelType, `"deberta-v2" (DeBERTa-v2 and DeBERTaV3)`)
-	positive := func(key string, n int) { require(n > 0, key, n, "a positive number") }
-	positive("hidden_size", raw.HiddenSize)
-	positive("num_hidden_layers", raw.NumHiddenLayers)
-	positive("num_attention_heads", raw.NumAttentionHeads)
-	positive("intermediate_size", raw.IntermediateSize)
-	positive("vocab_size", raw.VocabSize)
-	positive("max_position_embeddings", raw.MaxPositionEmbeddings)
+	within := func(key string, n, most int) {
+		require(n > 0 && n <= most, key, n, fmt.Sprintf("a number from 1 to %d", most))
+	}
+	within("hidden_size", raw.HiddenSize, maxHidden)
+	within("num_hidden_layers", raw.NumHiddenLayers, maxLayers)
+	within("num_attention_heads", raw.NumAttentionHeads, maxHidden)
+	within("intermediate_size", raw.IntermediateSize, maxWidth)
+	within("vocab_size", raw.VocabSize, maxVocab)
+	within("max_position_embeddings", raw.MaxPositionEmbeddings, maxPositions)
+	require(raw.MaxRelativePositions <= maxPositions, "max_relative_positions", raw.MaxRelativePositions,
+		fmt.Sprintf("a number up to %d", maxPositions))
 	if raw.HiddenSize > 0 && raw.NumAttentionHeads > 0 {
 		require(raw.HiddenSize%raw.NumAttentionHeads == 0, "num_attention_heads", raw.NumAttentionHeads,
 			fmt.Sprintf("a divisor of hidden_size %d", raw.HiddenSize))
 		if size := raw.AttentionHeadSize; size != nil {
-			require(*size*raw.NumAttentionHeads == raw.HiddenSize, "attention_head_size", *size, "hidden_size / num_attention_heads")
+			require(*size == raw.HiddenSize/raw.NumAttentionHeads, "attention_head_size", *size, "hidden_size / num_attention_heads")
 		}
 	}
 	if raw.EmbeddingSize != nil {
@@ -108,7 +130,8 @@ func ParseConfig(data []byte) (Config, error) {
 		require(*raw.HiddenAct == "gelu", "hidden_act", fmt.Sprintf("%q", *raw.HiddenAct), `"gelu"`)
 	}
 	require(raw.RelativeAttention, "relative_attention", raw.RelativeAttention, "true")
-	require(raw.PositionBuckets > 0, "position_buckets", raw.PositionBuckets, "a positive number (log-bucketed positions)")
+	require(raw.PositionBuckets > 0 && raw.PositionBuckets <= maxPositions, "position_buckets", raw.PositionBuckets,
+		fmt.Sprintf("a number from 1 to %d (log-bucketed positions)", maxPositions))
 	require(raw.ShareAttKey, "share_att_key", raw.ShareAttKey, "true")
 	require(strings.Contains(strings.ToLower(raw.NormRelEbd), "layer_norm"), "norm_rel_ebd", fmt.Sprintf("%q", raw.NormRelEbd), `"layer_norm"`)
 	kinds, err := positionTypes(raw.PosAttType)
@@ -209,8 +232,8 @@ func (h Head) Validate() error {
 		problems = append(problems, fmt.Errorf("head: %d hidden layers, want 0 to 3", len(h.HiddenDims)))
 	}
 	for _, d := range h.HiddenDims {
-		if d <= 0 {
-			problems = append(problems, fmt.Errorf("head: a hidden layer has width %d, want a positive one", d))
+		if d <= 0 || d > maxWidth {
+			problems = append(problems, fmt.Errorf("head: a hidden layer has width %d, want 1 to %d", d, maxWidth))
 		}
 	}
 	if !(h.Dropout >= 0 && h.Dropout < 1) {

@@ -3,6 +3,7 @@ package deberta
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -146,6 +147,49 @@ func TestParams(t *testing.T) {
 		return 1
 	}) {
 		t.Error("decayed parameters do not come first")
+	}
+}
+
+// TestConfigLimits: dimensions beyond reason are refused by name, each on its own,
+// and those within it never overflow, however many of them come together.
+func TestConfigLimits(t *testing.T) {
+	keys := []string{
+		"hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size", "max_position_embeddings",
+		"max_relative_positions", "position_buckets", "attention_head_size",
+	}
+	for _, key := range keys {
+		for _, n := range []int{1e6, 1e9, 1 << 31, 1 << 62, math.MaxInt64} {
+			if (key == "vocab_size" || key == "max_position_embeddings" || key == "max_relative_positions" || key == "position_buckets") && n == 1e6 {
+				continue
+			}
+			_, err := ParseConfig(withKey(t, key, n))
+			var config *ConfigError
+			if !errors.As(err, &config) || !strings.Contains(err.Error(), key) {
+				t.Errorf("%s = %d: %v", key, n, err)
+			}
+		}
+	}
+	largest := Config{HiddenSize: maxHidden, Layers: maxLayers, Heads: 1, IntermediateSize: maxWidth, VocabSize: maxVocab, PositionBuckets: maxPositions}
+	if n := largest.Parameters(); n <= 0 || n > 1<<52 {
+		t.Errorf("the largest has %d parameters", n)
+	}
+}
+
+// TestParameters: the number of parameters is that of the list of them.
+func TestParameters(t *testing.T) {
+	for _, c := range []Config{
+		{HiddenSize: 32, Layers: 2, Heads: 4, IntermediateSize: 48, VocabSize: 100, PositionBuckets: 8},
+		{HiddenSize: 8, Layers: 5, Heads: 2, IntermediateSize: 3, VocabSize: 7, PositionBuckets: 1},
+	} {
+		want := int64(0)
+		for _, p := range (Model{Config: c}).Params() {
+			if !p.IsHead() {
+				want += int64(p.Size())
+			}
+		}
+		if got := c.Parameters(); got != want {
+			t.Errorf("%+v has %d parameters, want %d", c, got, want)
+		}
 	}
 }
 

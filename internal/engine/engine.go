@@ -11,8 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"sync"
 
 	"github.com/criteria-go/criteria/internal/deberta"
@@ -82,13 +81,14 @@ type Engine struct {
 // A head that the checkpoint brings is loaded if it has the shape of the one
 // asked for; otherwise a new one is drawn from the seed.
 func Open(ctx context.Context, spec Spec, library string) (*Engine, error) {
-	raw, err := os.ReadFile(filepath.Join(spec.Dir, configFile))
-	if err != nil {
+	config, raw, err := readConfig(ctx, spec.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("engine: %w: model.checkpoint must name a folder with config.json and weights", err)
+	} else if err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
 	}
-	config, err := deberta.ParseConfig(raw)
-	if err != nil {
-		return nil, fmt.Errorf("engine: %s: %w", spec.Dir, err)
+	if err := checkWeights(config, spec.Dir); err != nil {
+		return nil, err
 	}
 	if spec.Training == nil {
 		if spec.Head, err = readHead(raw); err != nil {

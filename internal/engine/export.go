@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -33,13 +33,11 @@ type savedModel struct {
 }
 
 func openSaved(dir string) (*savedModel, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, configFile))
-	if err != nil {
+	config, raw, err := readConfig(context.Background(), dir)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("engine: %w: give the best_model folder of a training", err)
-	}
-	config, err := deberta.ParseConfig(raw)
-	if err != nil {
-		return nil, fmt.Errorf("engine: %s: %w", dir, err)
+	} else if err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
 	}
 	head, err := readHead(raw)
 	if err == nil {
@@ -53,6 +51,9 @@ func openSaved(dir string) (*savedModel, error) {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
 	file.StripWrappers()
+	if err := checkSize(config, file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
 	file.ModernizeLayerNorm()
 	m := &savedModel{deberta.Model{Config: config, Head: head}, raw, file}
 	// All parameters are there, before anything is written.

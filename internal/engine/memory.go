@@ -1,9 +1,8 @@
 package engine
 
 import (
+	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/criteria-go/criteria/internal/deberta"
 )
@@ -15,13 +14,9 @@ import (
 // two tokens, head and layer. That is what steps of DeBERTaV3-base were measured
 // to take with 4 × 128 and with 8 × 256 tokens, to within a third.
 func TrainingMemory(spec Spec, rows, length int) (int64, error) {
-	raw, err := os.ReadFile(filepath.Join(spec.Dir, configFile))
+	c, _, err := readConfig(context.Background(), spec.Dir)
 	if err != nil {
 		return 0, fmt.Errorf("engine: %w", err)
-	}
-	c, err := deberta.ParseConfig(raw)
-	if err != nil {
-		return 0, fmt.Errorf("engine: %s: %w", spec.Dir, err)
 	}
 	params := 0
 	for _, p := range (deberta.Model{Config: c, Head: spec.Head}).Params() {

@@ -48,6 +48,15 @@ func (f *File) Info(name string) (Tensor, bool) {
 	return t, true
 }
 
+// Elements is the number of elements of all tensors together.
+func (f *File) Elements() int64 {
+	n := int64(0)
+	for _, e := range f.tensors {
+		n += e.Elements()
+	}
+	return n
+}
+
 // Metadata returns the free text that a safetensors file may carry, such as
 // "format": "pt". It is empty for PyTorch files and for folders of shards.
 func (f *File) Metadata() map[string]string { return maps.Clone(f.metadata) }

@@ -2,6 +2,7 @@ package weights
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // The names under which a folder holds weights, in the order of preference: the
@@ -88,7 +91,7 @@ func Files(dir string) ([]string, error) {
 }
 
 func openFile(path string) (*File, error) {
-	file, err := os.Open(path)
+	file, err := readfile.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
@@ -138,7 +141,7 @@ func open(path string, data io.ReaderAt, size int64) (*File, error) {
 // readIndex reads an index of shards: the name of the file that holds it, for
 // each tensor.
 func readIndex(path string) (map[string]string, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := readfile.All(context.Background(), path, readfile.Index)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
