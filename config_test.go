@@ -10,6 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/criteria-go/criteria"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 func TestDefaultConfigIsValid(t *testing.T) {
@@ -188,6 +190,7 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte("mlflow: {run_name: \"\\x00\\u2028 \\t\"}\n"))
 	f.Add([]byte("{train: {<<: {epochs: 3}}, model: {head: {hidden_dims: [1, 2, 3]}}}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
+		memwatch.Start(t, len(text))
 		c, err := criteria.ParseConfig(text)
 		if err != nil {
 			if !errors.Is(err, criteria.ErrInvalidConfig) || err.Error() == "" {

@@ -3,6 +3,8 @@ package criteria
 import (
 	"io/fs"
 	"testing"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // FuzzDecision: what is accepted gives probabilities and a threshold that are
@@ -15,6 +17,7 @@ func FuzzDecision(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		memwatch.Start(t, len(text))
 		d, err := parseDecision("decision.json", []byte(text))
 		if err != nil {
 			return
@@ -35,6 +38,7 @@ func FuzzRunsURI(f *testing.F) {
 		f.Add(uri)
 	}
 	f.Fuzz(func(t *testing.T, uri string) {
+		memwatch.Start(t, len(uri))
 		id, artifact, err := parseRunsURI(uri)
 		if err != nil {
 			return

@@ -13,6 +13,7 @@ import (
 	"github.com/criteria-go/criteria/internal/atomicfile"
 	"github.com/criteria-go/criteria/internal/deberta"
 	"github.com/criteria-go/criteria/internal/engine"
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // ExportOption configures [ExportONNX].
@@ -141,7 +142,7 @@ func export(modelDir, dir string, write func() error) error {
 		return fail(err)
 	}
 	for _, name := range []string{"tokenizer.json", "tokenizer_config.json"} {
-		content, err := os.ReadFile(filepath.Join(modelDir, name))
+		content, err := readfile.All(context.Background(), filepath.Join(modelDir, name), readfile.Tokenizer)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a tokenizer that was injected saves what it likes
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/criteria-go/criteria/internal/mlflow"
 	"github.com/criteria-go/criteria/internal/modelstore"
+	"github.com/criteria-go/criteria/internal/readfile"
 	"github.com/criteria-go/criteria/internal/sumfile"
 )
 
@@ -183,6 +184,10 @@ func stage(ctx context.Context, fsys fs.FS, dir string) error {
 		if !info.Mode().IsRegular() {
 			continue
 		}
+		// A file system may list whatever it likes.
+		if name := e.Name(); !fs.ValidPath(name) || strings.ContainsAny(name, `/\`) || !filepath.IsLocal(name) {
+			return fmt.Errorf("copy %q: it is not the name of a file at the top of a folder", name)
+		}
 		if err := copyFile(fsys, e.Name(), filepath.Join(dir, e.Name())); err != nil {
 			return fmt.Errorf("copy %s: %w", e.Name(), err)
 		}
@@ -304,7 +309,7 @@ func (s *settings) openEvaluator(ctx context.Context, spec ModelSpec) (Evaluator
 func readTokenizerConfig(dir string) (TokenizerConfig, error) {
 	c := DefaultConfig()
 	path := filepath.Join(dir, configFile)
-	text, err := os.ReadFile(path)
+	text, err := readfile.All(context.Background(), path, readfile.YAML)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Stat(dir); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/criteria-go/criteria"
 	"github.com/criteria-go/criteria/internal/fakes"
+	"github.com/criteria-go/criteria/internal/memwatch"
 	"github.com/criteria-go/criteria/internal/mlflow"
 )
 
@@ -574,6 +575,7 @@ func FuzzParseState(f *testing.F) {
 	f.Add([]byte(`{"format":1,"training":{"epoch":2,"micro":3,"step":9,"tally":{"loss_sum":0.5,"weight_sum":2,"confusion":[[1,2],[3,4]]},"history":[{"epoch":1,"train":{"loss":1},"val":{"macro_f1":0.5}}],"best_epoch":1}}`))
 	f.Add([]byte(`{"format":1,"training":{"epoch":-1,"best_epoch":7}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
+		memwatch.Start(t, len(text))
 		state, err := criteria.ParseState(text)
 		if err != nil {
 			return

@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/criteria-go/criteria"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // FuzzPredict: whatever comes is answered by a prediction for each pair, or by
@@ -24,6 +26,7 @@ func FuzzPredict(f *testing.F) {
 	}
 	s := testServer(classifier{}, WithLimits(Limits{Body: 4096, Pairs: 5, Text: 100}))
 	f.Fuzz(func(t *testing.T, body string) {
+		memwatch.Start(t, len(body))
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, post(body))
 		var answer struct {

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/criteria-go/criteria"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // running is a server on a port of its own.
@@ -169,6 +171,7 @@ func FuzzFraming(f *testing.F) {
 	f.Add("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}GET / HTTP/1.1\r\n\r\n", uint8(3))
 	f.Add("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\nGET / HTTP/1.0\r\nTransfer-Encoding: x\r\n\r\n", uint8(1))
 	f.Fuzz(func(t *testing.T, text string, size uint8) {
+		memwatch.Start(t, len(text))
 		var whole, pieces framing
 		whole.read([]byte(text))
 		for piece := range slices.Chunk([]byte(text), int(size)+1) {

@@ -11,6 +11,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/criteria-go/criteria/internal/graphaudit"
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 func main() {
@@ -51,7 +53,7 @@ func run(args []string, out, messages io.Writer) error {
 	if flags.NArg() != 1 || *batch < 1 || *length < 1 {
 		return errors.New("want one argument, an ONNX file, and positive sizes")
 	}
-	model, err := os.ReadFile(flags.Arg(0))
+	model, err := readfile.All(context.Background(), flags.Arg(0), readfile.Graph)
 	if err != nil {
 		return err
 	}

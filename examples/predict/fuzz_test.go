@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // FuzzRead: every record has two texts, and an ID that is JSON, if any; then
@@ -20,6 +22,7 @@ func FuzzRead(f *testing.F) {
 		f.Add("csv", text)
 	}
 	f.Fuzz(func(t *testing.T, format, text string) {
+		memwatch.Start(t, len(format)+len(text))
 		source, err := open(format, strings.NewReader(text))
 		if err != nil {
 			return

@@ -21,6 +21,9 @@ var symptoms = []string{
 	"WORTHLESSNESS", "COGNITIVE_ISSUES", "SUICIDAL_THOUGHTS",
 }
 
+// maxCriteria bounds a file of criteria, in bytes.
+const maxCriteria = 16 << 20
+
 // specialCase is a label of the published corpus that is no criterion.
 const specialCase = "SPECIAL_CASE"
 
@@ -34,7 +37,10 @@ const specialCase = "SPECIAL_CASE"
 // with "symptom" which annotation label stands for them. name is the path to
 // put into errors, which are of type *Error. The result is sorted by id.
 func ReadCriteria(r io.Reader, name string) ([]Criterion, error) {
-	text, err := io.ReadAll(r)
+	text, err := io.ReadAll(io.LimitReader(r, maxCriteria+1))
+	if err == nil && len(text) > maxCriteria {
+		err = fmt.Errorf("it has more than %d bytes", maxCriteria)
+	}
 	if err != nil {
 		return nil, &Error{File: name, Found: "an unreadable file", Want: "JSON of the criteria", Err: err}
 	}

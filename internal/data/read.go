@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // The files of the published corpus, and those that bring their own split.
@@ -94,7 +96,7 @@ type reader struct {
 // open opens a file whose content is hashed while it is read; done must be
 // called when all of it is wanted.
 func (r *reader) open(path, key string) (file io.Reader, done func() error, err error) {
-	f, err := os.Open(path)
+	f, err := readfile.Open(path)
 	if err != nil {
 		found := "no readable file"
 		if errors.Is(err, os.ErrNotExist) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/memwatch"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -458,6 +459,7 @@ func FuzzReadCriteria(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		memwatch.Start(t, len(text))
 		list, err := ReadCriteria(strings.NewReader(text), "f")
 		if err != nil {
 			var e *Error
@@ -482,6 +484,7 @@ func FuzzReadTable(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		memwatch.Start(t, len(text))
 		last := 0
 		err := readTable(context.Background(), strings.NewReader(text), "f", []string{"post_id", "text"}, func(at place, row []string) error {
 			if at.line <= last || Blank(row[0]) || Blank(row[1]) {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // withKey returns the tiny checkpoint's config.json with one key changed, or
@@ -198,6 +199,7 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{"model_type":"deberta-v2","pos_att_type":["p2c"]}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		memwatch.Start(t, len(data))
 		c, err := ParseConfig(data)
 		if err == nil && (c.HiddenSize <= 0 || c.HiddenSize%c.Heads != 0) {
 			t.Errorf("accepted %+v", c)

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // dynamic returns a ModelProto that multiplies x [batch, 4] with a weight
@@ -90,6 +92,7 @@ func FuzzInspect(f *testing.F) {
 	f.Add(whole[:len(whole)/2])
 	f.Add(model("y", "y = Reshape(x w)"))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		memwatch.Start(t, len(b))
 		if report, cost, err := Inspect(b, map[string]int{"batch": 3}); err == nil && len(cost.Heaviest) > len(report.Operators) {
 			t.Errorf("a path of %d operators among %d", len(cost.Heaviest), len(report.Operators))
 		}

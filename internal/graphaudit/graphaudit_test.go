@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // A model written by hand, field by field as onnx.proto numbers them.
@@ -136,6 +138,7 @@ func FuzzAudit(f *testing.F) {
 	f.Add(whole[:len(whole)/2])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
+		memwatch.Start(t, len(b))
 		if r, err := Audit(b); err == nil && len(r.Operators) == 0 {
 			t.Error("a model without operators passed")
 		}

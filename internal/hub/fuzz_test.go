@@ -4,12 +4,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // FuzzParse: whatever is accepted as the name of a model stays inside the cache.
 func FuzzParse(f *testing.F) {
 	f.Add("microsoft/deberta-v3-base@main")
 	f.Fuzz(func(t *testing.T, ref string) {
+		memwatch.Start(t, len(ref))
 		m, err := parse(ref)
 		if err != nil {
 			return

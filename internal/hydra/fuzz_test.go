@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // FuzzOverride checks that parsing an override never fails badly, that its tokens
@@ -22,6 +24,7 @@ func FuzzOverride(f *testing.F) {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
+		memwatch.Start(t, len(line))
 		if tokens, err := lex(line); err == nil {
 			var joined strings.Builder
 			for _, token := range tokens[:len(tokens)-1] {
@@ -72,6 +75,7 @@ func FuzzReadConfig(f *testing.F) {
 		f.Add(doc)
 	}
 	f.Fuzz(func(t *testing.T, doc string) {
+		memwatch.Start(t, len(doc))
 		value, err := readConfig("fuzz", []byte(doc))
 		if err != nil {
 			return
@@ -107,6 +111,7 @@ func FuzzDump(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		memwatch.Start(t, len(s))
 		if !utf8.ValidString(s) || hasNextLine(s) {
 			return
 		}
@@ -133,6 +138,7 @@ func FuzzInterpolation(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		memwatch.Start(t, len(s))
 		tree, err := newTree(Map{{"a", int64(1)}, {"k", "a"}, {"b", Map{{"c", "text"}, {"d", "${a}"}}}, {"l", []any{int64(1), "x"}}, {"m", missing}, {"s", s}})
 		if err != nil {
 			if e := asError(err); e.Kind != KindGrammar || e.Key != "s" {
@@ -167,6 +173,7 @@ func FuzzCompose(f *testing.F) {
 		f.Add(seed[0], seed[1])
 	}
 	f.Fuzz(func(t *testing.T, config, override string) {
+		memwatch.Start(t, len(config)+len(override))
 		conf := smallConf().(fstest.MapFS)
 		conf["config.yaml"] = &fstest.MapFile{Data: []byte(config)}
 		app := App{Name: "fuzz", ConfigFS: conf, ConfigName: "config", Stderr: io.Discard, LookupEnv: func(string) (string, bool) { return "", false }}

@@ -1,6 +1,7 @@
 package hydra
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // maxConfigSize bounds the size of a configuration file.
@@ -170,7 +173,7 @@ func (s source) load(config string) (*loadedConfig, error) {
 	if info := s.stat(file); info != nil && info.Size() > maxConfigSize {
 		return nil, errorf(KindOS, "%s has %d bytes, more than the %d that a config may have", name, info.Size(), maxConfigSize)
 	}
-	data, err := fs.ReadFile(s.tree, file)
+	data, err := readfile.AllFS(context.Background(), s.tree, file, maxConfigSize)
 	if err != nil {
 		return nil, errorf(KindOS, "cannot read the config %s: %v", name, err)
 	}

@@ -69,7 +69,7 @@ var rooms = map[string][]string{
 	"internal/cmd/...":           {"", "internal/..."},
 	"examples":                   {},
 	"examples/...":               {"", "mysql", "postgres", "sqlite", "conf", "internal/hydra", "serve"},
-	"examples/inspect":           {"internal/graphaudit"},
+	"examples/inspect":           {"internal/graphaudit", "internal/readfile"},
 }
 
 // testOnly are packages that only tests, commands in internal/cmd and programs

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // FuzzMetricLines reads a metric file of a file store. What was read is
@@ -23,6 +25,7 @@ func FuzzMetricLines(f *testing.F) {
 	f.Add([]byte("x y z\n"))
 	f.Add([]byte("9223372036854775808 1 1\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		memwatch.Start(t, len(b))
 		points, err := parseMetrics("m", b)
 		if err != nil {
 			return
@@ -46,6 +49,7 @@ func FuzzFileStore(f *testing.F) {
 	dir := f.TempDir()
 	s := mustOpen(f, dir, Options{})
 	f.Fuzz(func(t *testing.T, meta, metric, input string) {
+		memwatch.Start(t, len(meta)+len(metric)+len(input))
 		base := filepath.Join(dir, "0", "abc")
 		for p, content := range map[string]string{"meta.yaml": meta, "metrics/m": metric, "inputs/i/meta.yaml": input} {
 			p = filepath.Join(base, filepath.FromSlash(p))
@@ -83,6 +87,7 @@ func FuzzRESTAnswers(f *testing.F) {
 	f.Add(500, []byte(`<html>`))
 	f.Add(200, []byte(`{"runs": [{"info": {"run_id": "../x"}}]}`))
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		memwatch.Start(t, len(body))
 		if status < 200 || status > 599 || status/100 == 3 {
 			status = 200
 		}
@@ -146,6 +151,7 @@ func FuzzJournal(f *testing.F) {
 	f.Add([]byte("{}\n"))
 	path := filepath.Join(f.TempDir(), "x.jsonl")
 	f.Fuzz(func(t *testing.T, b []byte) {
+		memwatch.Start(t, len(b))
 		if err := os.WriteFile(path, b, 0o666); err != nil {
 			t.Fatal(err)
 		}
@@ -178,6 +184,7 @@ func FuzzSmallTexts(f *testing.F) {
 	f.Add("0, 50, 1024, 2048, 70.5, 300\n1, [N/A], 1, 0, x, 1\n")
 	f.Add("a/../b")
 	f.Fuzz(func(t *testing.T, s string) {
+		memwatch.Start(t, len(s))
 		parseCredentials(strings.NewReader(s))
 		_, _ = pathOfFileURI(s)
 		gpus := map[string]float64{}

@@ -156,6 +156,14 @@ func tooLarge(name string, size, limit int64) error {
 
 // AllFS is [All] for a file of a file system.
 func AllFS(ctx context.Context, fsys fs.FS, name string, limit int64) ([]byte, error) {
+	// A folder of the system waits for the writer of a pipe when it opens it.
+	info, err := fs.Stat(fsys, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(name, info); err != nil {
+		return nil, err
+	}
 	f, err := fsys.Open(name)
 	if err != nil {
 		return nil, err

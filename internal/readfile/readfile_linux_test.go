@@ -16,6 +16,9 @@ func TestPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, path, 1<<20, "a named pipe")
+	if _, err := AllFS(t.Context(), os.DirFS(filepath.Dir(path)), "pipe", 1); !errors.Is(err, ErrRefused) {
+		t.Errorf("in a file system: %v", err)
+	}
 	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 
 	"github.com/c-bata/goptuna"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 func TestDistributionJSON(t *testing.T) {
@@ -58,6 +60,7 @@ func FuzzUnmarshalDistribution(f *testing.F) {
 	f.Add([]byte(`{"name": "FloatDistribution", "attributes": {"step": null, "low": 1e-06, "high": 0.0001, "log": true}}`))
 	f.Add([]byte(`{"name": "CategoricalDistribution", "attributes": {"choices": [4, 8.0, "x", null, true]}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
+		memwatch.Start(t, len(text))
 		d, err := UnmarshalDistribution(text)
 		if err != nil {
 			return

@@ -5,6 +5,7 @@ package sumfile
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,12 +13,12 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // Name of the list in the folder whose files it names.
@@ -46,7 +47,7 @@ func (e *Error) Error() string {
 
 // Hash returns the SHA-256 of a file, in hexadecimal.
 func Hash(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := readfile.Open(path)
 	if err != nil {
 		return "", err
 	}
@@ -73,12 +74,8 @@ func Write(dir string) error {
 
 // Read reads the list in dir. Without one the error is [fs.ErrNotExist].
 func Read(dir string) (Sums, error) {
-	f, err := os.Open(filepath.Join(dir, Name))
+	text, err := readfile.All(context.Background(), filepath.Join(dir, Name), MaxBytes)
 	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
 	return Parse(text)

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // folder returns a folder with two files and their list.
@@ -114,6 +116,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("state.json\n"))
 	f.Add([]byte(strings.Repeat("0f", 32) + "  ../x\n\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
+		memwatch.Start(t, len(text))
 		sums, err := Parse(text)
 		for name, sum := range sums {
 			if len(sum) != 64 {

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/memwatch"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -104,6 +105,7 @@ func FuzzConvertSentencePiece(f *testing.F) {
 	f.Add(spm(1, 3, special...))
 	f.Add([]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Fuzz(func(t *testing.T, model []byte) {
+		memwatch.Start(t, len(model))
 		text, err := ConvertSentencePiece(model, Config{})
 		if err != nil {
 			return
@@ -129,6 +131,7 @@ func FuzzParseDefinition(f *testing.F) {
 	}
 	f.Add(golden)
 	f.Fuzz(func(t *testing.T, text []byte) {
+		memwatch.Start(t, len(text))
 		d, err := parseDefinition(text)
 		if err != nil {
 			return

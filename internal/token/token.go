@@ -19,6 +19,7 @@ import (
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
 	"github.com/criteria-go/criteria/internal/parallel"
+	"github.com/criteria-go/criteria/internal/readfile"
 )
 
 // ErrClosed is returned by the methods of a [Tokenizer] after Close.
@@ -76,12 +77,12 @@ func InterpretSpecialTokens() Option { return func(o *options) { o.interpretSpec
 // the keys do_lower_case and split_by_punct.
 func Open(dir string, opts ...Option) (*Tokenizer, error) {
 	configPath := filepath.Join(dir, configFile)
-	config, err := os.ReadFile(configPath)
+	config, err := readfile.All(context.Background(), configPath, readfile.Tokenizer)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("token: %w", err)
 	}
 	path := filepath.Join(dir, jsonFile)
-	text, err := os.ReadFile(path)
+	text, err := readfile.All(context.Background(), path, readfile.Tokenizer)
 	if errors.Is(err, os.ErrNotExist) {
 		path = filepath.Join(dir, spmFile)
 		text, err = convertFile(path, configPath, config)
@@ -106,14 +107,7 @@ func convertFile(path, configPath string, config []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", configPath, err)
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxModelSize {
-		return nil, fmt.Errorf("%s: found %d bytes, want a SentencePiece model of at most %d", path, info.Size(), maxModelSize)
-	}
-	model, err := os.ReadFile(path)
+	model, err := readfile.All(context.Background(), path, maxModelSize)
 	if err != nil {
 		return nil, err
 	}

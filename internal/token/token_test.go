@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/memwatch"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -120,6 +121,7 @@ func FuzzNoInjection(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		memwatch.Start(t, len(text))
 		ids := tok.ids(text)
 		for _, id := range ids {
 			if id == s.PAD || id == s.CLS || id == s.SEP || id == s.MASK || int(id) >= tok.VocabSize() {

@@ -11,6 +11,7 @@ import (
 	"github.com/nlpodyssey/gopickle/types"
 
 	"github.com/criteria-go/criteria/internal/golden"
+	"github.com/criteria-go/criteria/internal/memwatch"
 )
 
 // FuzzOpen reads any bytes as a weight file. They are refused with a
@@ -26,6 +27,7 @@ func FuzzOpen(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
+		memwatch.Start(t, len(content))
 		file, err := open("fuzz", bytes.NewReader(content), int64(len(content)))
 		if err != nil {
 			var format *FormatError
@@ -44,6 +46,7 @@ func FuzzSafetensors(f *testing.F) {
 	f.Add([]byte(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}`), uint16(8))
 	f.Add([]byte(`{"__metadata__":{"format":"pt"},"a":{"dtype":"F16","shape":[2,1],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[],"data_offsets":[4,5]}}  `), uint16(5))
 	f.Fuzz(func(t *testing.T, header []byte, size uint16) {
+		memwatch.Start(t, len(header))
 		content := []byte{byte(len(header)), byte(len(header) >> 8), byte(len(header) >> 16), 0, 0, 0, 0, 0}
 		content = append(append(content, header...), make([]byte, size)...)
 		file, err := openSafetensors("fuzz", bytes.NewReader(content), int64(len(content)))
@@ -83,6 +86,7 @@ func FuzzPickle(f *testing.F) {
 	f.Add([]byte("\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQK\x00K\x02K\x02\x86K\x02K\x01\x86\x89ccollections\nOrderedDict\n)RtRs."))
 	f.Add([]byte("\x80\x04ccollections\nOrderedDict\n)R}X\x09\x00\x00\x00_metadata]sb."))
 	f.Fuzz(func(t *testing.T, program []byte) {
+		memwatch.Start(t, len(program))
 		root, n, err := unpickle(program, func(id *types.Tuple) (*storage, error) {
 			_, s, err := parseStorage(*id)
 			if err == nil && s.elements*int64(s.dtype.Size()) > int64(len(data)) {
