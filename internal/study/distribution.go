@@ -22,7 +22,8 @@ import (
 type Distribution interface {
 	goptuna.Distribution
 	// ToInternalRepr is the inverse of ToExternalRepr. It also takes what JSON
-	// makes of an external value.
+	// makes of an external value, and, as Optuna's does, numbers outside of the
+	// range, but not NaN, and on a logarithmic scale only positive ones.
 	ToInternalRepr(external any) (float64, error)
 	// Validate reports what is wrong with the range itself.
 	Validate() error
@@ -148,12 +149,12 @@ func (d CategoricalDistribution) ToExternalRepr(x float64) any { return d.Choice
 
 // ToInternalRepr implements Distribution.
 func (d FloatDistribution) ToInternalRepr(external any) (float64, error) {
-	return internalNumber(d, external)
+	return internalNumber(external, d.Log)
 }
 
 // ToInternalRepr implements Distribution.
 func (d IntDistribution) ToInternalRepr(external any) (float64, error) {
-	return internalNumber(d, external)
+	return internalNumber(external, d.Log)
 }
 
 // ToInternalRepr implements Distribution.
@@ -165,10 +166,13 @@ func (d CategoricalDistribution) ToInternalRepr(external any) (float64, error) {
 	return float64(i), nil
 }
 
-func internalNumber(d Distribution, external any) (float64, error) {
+func internalNumber(external any, log bool) (float64, error) {
 	x, ok := number(external)
-	if !ok || !d.Contains(x) {
-		return 0, fmt.Errorf("%v is not in %+v", external, d)
+	switch {
+	case !ok || math.IsNaN(x):
+		return 0, fmt.Errorf("%v is not a number", external)
+	case log && x <= 0:
+		return 0, fmt.Errorf("%v is not positive, as a logarithmic scale wants it", external)
 	}
 	return x, nil
 }

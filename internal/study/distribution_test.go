@@ -1,6 +1,7 @@
 package study
 
 import (
+	"math"
 	"testing"
 
 	"github.com/c-bata/goptuna"
@@ -87,8 +88,10 @@ func TestRepresentations(t *testing.T) {
 		ok       bool
 	}{
 		{IntDistribution{Low: 1, High: 5}, 5, 5, true},
-		{IntDistribution{Low: 1, High: 5}, 6, 0, false},
-		{IntDistribution{Low: 1, High: 5, Step: 2}, 4, 0, false},
+		{IntDistribution{Low: 1, High: 5}, 6, 6, true}, // out of range, but a number
+		{IntDistribution{Low: 1, High: 5, Log: true}, 0, 0, false},
+		{FloatDistribution{Low: 1, High: 5}, math.NaN(), 0, false},
+		{IntDistribution{Low: 1, High: 5, Step: 2}, 4, 4, true},
 		{IntDistribution{Low: 1, High: 5}, "5", 0, false},
 		{FloatDistribution{Low: 0, High: 1}, 0.25, 0.25, true},
 		{FloatDistribution{Low: 0, High: 1, Step: .1}, .1 + .1 + .1, .1 + .1 + .1, true},

@@ -1,9 +1,11 @@
 package study
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -318,24 +320,43 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
+// TestEnqueue: as with Optuna, a number outside of its range is used all the same,
+// with a warning; what is no value at all fails the trial.
 func TestEnqueue(t *testing.T) {
-	storage := &Memory{}
-	o := Options{Storage: storage, Trials: 3}
+	var log bytes.Buffer
+	o := Options{Storage: &Memory{}, Trials: 8, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	s := mustStudy(t, o)
-	for _, params := range []map[string]any{{"x": 2e-5, "c": 8}, {"n": 4096, "c": 7}} {
+	enqueued := []map[string]any{
+		{"x": 2e-5, "c": 8}, {"n": 4096, "c": 16}, {"x": 1.0, "n": 3.7}, {"c": 7}, {"n": "many"}, {"x": -1.0},
+	}
+	for _, params := range enqueued {
 		if _, err := s.Enqueue(t.Context(), params); err != nil {
 			t.Fatal(err)
 		}
 	}
 	trials := mustRun(t, o, hill)
-	if got := trials[0].Params; got["x"] != 2e-5 || got["c"] != 8 {
-		t.Errorf("the enqueued trial has %v", got)
+	if want := o.Trials + 3; len(trials) != want { // others take the place of those that fail
+		t.Fatalf("%d trials, want %d", len(trials), want)
 	}
-	if got := trials[1].Params; len(got) != 3 || got["n"] == 4096 {
-		t.Errorf("the trial enqueued with values outside the ranges has %v", got)
+	for i, want := range []map[string]any{{"x": 2e-5, "c": 8}, {"n": 4096, "c": 16}, {"x": 1.0, "n": 3}} {
+		for name, value := range want {
+			if got := trials[i].Params[name]; got != value || trials[i].State != Complete {
+				t.Errorf("trial %d: %s is %v, want %v; it is %v", i, name, got, value, trials[i].State)
+			}
+		}
 	}
-	if len(trials) != 3 {
-		t.Errorf("%d trials, want 3", len(trials))
+	for i := 3; i < len(enqueued); i++ {
+		if trials[i].State != Failed {
+			t.Errorf("the trial with %v is %v", enqueued[i], trials[i].State)
+		}
+	}
+	for i := len(enqueued); i < len(trials); i++ { // those that are not in the range mislead nobody
+		if trials[i].State != Complete {
+			t.Errorf("the trial after the enqueued ones is %v", trials[i].State)
+		}
+	}
+	if n := strings.Count(log.String(), "an enqueued value is out of range"); n != 3 {
+		t.Errorf("%d warnings, want 3:\n%s", n, &log)
 	}
 }
 

@@ -174,10 +174,13 @@ func (t *Trial) suggest(ctx context.Context, name string, d Distribution) (float
 func (t *Trial) draw(ctx context.Context, name string, d Distribution) (float64, error) {
 	if external, ok := t.fixed[name]; ok {
 		x, err := d.ToInternalRepr(external)
-		if err == nil {
-			return x, nil
+		if err != nil {
+			return 0, fmt.Errorf("the enqueued value: %w", err)
 		}
-		t.run.log.Warn("an enqueued value is ignored", "trial", t.Number(), "parameter", name, "err", err)
+		if !d.Contains(x) { // which is up to who has enqueued it
+			t.run.log.Warn("an enqueued value is out of range", "trial", t.Number(), "parameter", name, "value", external, "range", d)
+		}
+		return x, nil
 	}
 	if d.Single() {
 		return nearest(d, math.Inf(-1)), nil
