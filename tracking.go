@@ -63,6 +63,7 @@ type MLflowTracker struct {
 	store        mlflow.Store
 	experimentID string // in the store, while it is open
 	users        int    // runs that use the store: the last one closes it
+	runIDTaken   bool   // a run has asked for MLFLOW_RUN_ID
 }
 
 // TrackerOption configures [NewMLflowTracker] and [SyncTracking].
@@ -93,7 +94,9 @@ func WithSystemMetrics(every time.Duration) TrackerOption {
 //
 // Without it, or if it is empty, the store is that of MLFLOW_TRACKING_URI or else
 // sqlite:///mlflow.db; without [WithExperiment], the experiment is that of
-// MLFLOW_EXPERIMENT_NAME or else debertav3-criteria. Credentials, certificates and retries come from the
+// MLFLOW_EXPERIMENT_NAME or else debertav3-criteria. MLFLOW_EXPERIMENT_ID and
+// MLFLOW_RUN_ID, the run to record in, count as with MLflow's own client.
+// Credentials, certificates and retries come from the
 // variables that MLflow's own client reads (MLFLOW_TRACKING_USERNAME,
 // _PASSWORD, _TOKEN, _SERVER_CERT_PATH and so on). Nothing is opened before a
 // run starts.
@@ -134,7 +137,17 @@ func (t *MLflowTracker) Start(ctx context.Context, info RunInfo) (TrackedRun, er
 	}
 	opts := mlflow.RecorderOptions{Dir: dir, Deferred: nested, Logger: t.log, Patience: t.patience}
 	batch := mlflow.Batch{Params: sortedParams(info.Params)}
-	rec, err := t.resume(ctx, store, info.ResumeRunID, opts)
+	resumed, given := info.ResumeRunID, ""
+	if resumed == "" && !nested {
+		if given, err = t.takeRunID(ctx, store, experiment); err != nil {
+			return nil, errors.Join(err, t.release())
+		}
+		resumed = given
+	}
+	rec, err := t.resume(ctx, store, resumed, opts)
+	if err == nil && rec == nil && given != "" {
+		err = fmt.Errorf("criteria: MLFLOW_RUN_ID=%s names a run that was deleted: unset it, or restore the run", given)
+	}
 	if err != nil {
 		return nil, errors.Join(err, t.release())
 	}
@@ -196,7 +209,7 @@ func (t *MLflowTracker) acquire(ctx context.Context) (mlflow.Store, string, erro
 		if err != nil {
 			return nil, "", err
 		}
-		id, err := store.EnsureExperiment(ctx, t.experiment)
+		id, err := t.findExperiment(ctx, store)
 		if err != nil {
 			return nil, "", errors.Join(err, store.Close())
 		}
