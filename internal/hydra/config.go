@@ -76,11 +76,13 @@ func (c *Config) MissingKeys() []string {
 	return keys
 }
 
-// named replaces the members of enumerations by their names.
+// named replaces the members of enumerations by their names, and paths by their text.
 func named(v any) any {
 	switch v := v.(type) {
 	case enumValue:
 		return v.name
+	case posixPath:
+		return string(v)
 	case []any:
 		for i, item := range v {
 			v[i] = named(item)

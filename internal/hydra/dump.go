@@ -81,6 +81,11 @@ func (e *emitter) node(value any, at place) {
 			return
 		}
 		e.sequence(v, at)
+	case posixPath:
+		e.space(at)
+		e.write(pathTag + "PosixPath")
+		at.inline = false
+		e.node(v.parts(), at)
 	default:
 		e.scalar(value, at)
 	}

@@ -178,8 +178,9 @@ func (n *node) add(key, value any, s *schema) (*node, error) {
 
 // checkKey reports a key that a mapping cannot have.
 func (n *node) checkKey(key any) error {
-	if key == nil {
-		return n.fail(KindKeyValidation, nil, "Incompatible key type 'NoneType'")
+	switch key.(type) {
+	case nil, posixPath:
+		return n.fail(KindKeyValidation, nil, "Incompatible key type '%s'", pyType(key))
 	}
 	if _, isString := key.(string); !isString && n.declared != nil && n.declared.kind == dictSchema {
 		return n.fail(KindKeyValidation, key, "Key %s (%s) is incompatible with (str)", pyStr(key), pyType(key))

@@ -128,6 +128,11 @@ func (r *yamlReader) value(n *yaml.Node, depth int) (any, error) {
 
 func (r *yamlReader) content(n *yaml.Node, depth int) (any, error) {
 	tag := tagOf(n)
+	if class, ok := pathClass(tag); ok {
+		r.open[n] = true
+		defer delete(r.open, n)
+		return r.path(n, class, depth)
+	}
 	switch n.Kind {
 	case yaml.ScalarNode:
 		return r.scalar(n, tag)

@@ -118,7 +118,7 @@ func (b *mapBuilder) build() Map {
 // above. Go maps are ordered by key.
 func normalize(v any) (any, error) {
 	switch v := v.(type) {
-	case nil, bool, int64, float64, string, []byte, quotedString, sweep, enumValue:
+	case nil, bool, int64, float64, string, []byte, quotedString, sweep, enumValue, posixPath:
 		return v, nil
 	case *big.Int:
 		return smallest(v), nil
@@ -216,6 +216,8 @@ func pyType(v any) string {
 		return "dict"
 	case enumValue:
 		return v.schema.name
+	case posixPath:
+		return "PosixPath"
 	case quotedString:
 		return "QuotedString"
 	case sweep:
@@ -233,6 +235,8 @@ func pyStr(v any) string {
 		return v
 	case enumValue:
 		return v.schema.name + "." + v.name
+	case posixPath:
+		return string(v)
 	}
 	return pyRepr(v)
 }
@@ -259,6 +263,8 @@ func pyRepr(v any) string {
 		return "b" + strRepr(string(v))
 	case enumValue:
 		return fmt.Sprintf("<%s.%s: %d>", v.schema.name, v.name, v.number())
+	case posixPath:
+		return "PosixPath(" + strRepr(string(v)) + ")"
 	case quotedString:
 		return strRepr(v.text)
 	case []any:
@@ -388,6 +394,8 @@ func pyEqual(v, w any) bool {
 	case enumValue:
 		e, ok := w.(enumValue)
 		return ok && e == v
+	case posixPath:
+		return w == v
 	}
 	return false
 }
