@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/criteria-go/criteria/internal/atomicfile"
 	"github.com/criteria-go/criteria/internal/data"
+	"github.com/criteria-go/criteria/internal/readfile"
 	"github.com/criteria-go/criteria/internal/sumfile"
 )
 
@@ -205,14 +205,5 @@ func pruneResumePoints(root string, most int) error {
 
 // readSmall reads a file that is known to be small.
 func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxStateBytes+1))
-	if err == nil && len(text) > maxStateBytes {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxStateBytes)
-	}
-	return text, err
+	return readfile.All(context.Background(), path, maxStateBytes)
 }

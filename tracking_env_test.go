@@ -52,7 +52,7 @@ func TestRunOfTheEnvironment(t *testing.T) {
 			for _, name := range []string{"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI"} {
 				t.Setenv(name, c.env[name])
 			}
-			tracker, err := NewMLflowTracker(uri, c.experiment, WithSystemMetrics(0))
+			tracker, err := NewMLflowTracker(WithTrackingURI(uri), WithExperiment(c.experiment), WithSystemMetrics(0))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,6 +14,7 @@ var ownFiles = map[string]string{
 	"internal/weights/write.go":        "folders, to sync them",
 	"internal/readfile/readfile.go":    "it is the reader",
 	"memory.go":                        "/proc and /sys",
+	"internal/parallel/cores.go":       "/proc and /sys",
 	"examples/predict/main.go":         "a stream of any length, also from a pipe",
 }
 
