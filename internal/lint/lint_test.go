@@ -288,7 +288,7 @@ func sources(t *testing.T, visit func(name string, fset *token.FileSet, f *ast.F
 
 // mainOnly reports whether a file belongs to a program, which owns its process.
 func mainOnly(name string) bool {
-	return strings.HasPrefix(name, "examples/") || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "internal/cmd/")
+	return strings.HasPrefix(name, "examples/") || strings.HasPrefix(name, "internal/lint/testdata/") || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "internal/cmd/")
 }
 
 // TestLibraryKeepsOut checks that what is embedded in other people's programs
