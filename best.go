@@ -44,7 +44,7 @@ func (r *run) fillBest(ctx context.Context, dir string, d decision) error {
 	if err := os.WriteFile(filepath.Join(dir, configFile), r.cfg.Redacted().YAML(), 0o644); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "README.md"), r.card(), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, cardFile), r.card(), 0o644); err != nil {
 		return err
 	}
 	return sumfile.Write(dir)

@@ -25,7 +25,7 @@ const lockFile = ".lock"
 func lockOutputDir(s *settings, shared bool) (unlock func() error, err error) {
 	dir := s.outputDir
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("criteria: output directory: %w", err)
+		return nil, withRemedy(fmt.Errorf("criteria: output directory: %w", err), dir, "")
 	}
 	lock := flock.New(filepath.Join(dir, lockFile))
 	try := lock.TryLock
@@ -37,7 +37,7 @@ func lockOutputDir(s *settings, shared bool) (unlock func() error, err error) {
 		s.log.Warn("this file system has no locks: let no other run write to the output directory", "dir", dir, "error", err)
 		return lock.Close, nil
 	case err != nil:
-		return nil, errors.Join(fmt.Errorf("criteria: output directory: %w", err), lock.Close())
+		return nil, errors.Join(withRemedy(fmt.Errorf("criteria: output directory: %w", err), dir, ""), lock.Close())
 	case !ok:
 		return nil, errors.Join(fmt.Errorf("%w: %s; wait for it to end, or give this run another directory", ErrDirInUse, dir), lock.Close())
 	}

@@ -192,3 +192,18 @@ func TestChangedModel(t *testing.T) {
 		})
 	}
 }
+
+// The card is for people: who writes more on it has the same model still.
+func TestEditedCard(t *testing.T) {
+	b, dir := trained(t)
+	card := filepath.Join(dir, "README.md")
+	text, err := os.ReadFile(card)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(card, append(text, "\nUsed since May.\n"...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := criteria.Load(t.Context(), dir, fakeOptions(b)...)
+	predictions(t, c, err)
+}

@@ -3,7 +3,6 @@ package criteria
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -51,8 +50,12 @@ func (r *run) report(ctx context.Context) error {
 	dir := filepath.Join(r.outputDir, bestModelDir)
 	if r.plan.keepsModel() {
 		// Only now are the test scores known, which belong on the model card.
-		card := filepath.Join(dir, "README.md")
-		if err := errors.Join(atomicfile.WriteFile(card, r.card()), sumfile.Write(dir)); err != nil {
+		card := filepath.Join(dir, cardFile)
+		err := atomicfile.WriteFile(card, r.card())
+		if err == nil {
+			err = sumfile.Write(dir)
+		}
+		if err != nil {
 			return fmt.Errorf("criteria: write the model card: %w", err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 // Names in the output directory.
 const (
 	bestModelDir   = "best_model"
+	cardFile       = "README.md"            // in best_model: the model card
 	configFile     = "training_config.yaml" // in best_model: how it was trained
 	confusionFile  = "confusion_matrix.png"
 	curvesFile     = "training_curves.png"
@@ -259,22 +260,25 @@ func endContext(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // withRemedy says what to do when the output directory cannot be written to.
-func (r *run) withRemedy(err error) error {
+func (r *run) withRemedy(err error) error { return withRemedy(err, r.outputDir, r.points.saved.dir) }
+
+// withRemedy is [run.withRemedy] for a run that may be resumed from a folder, if any.
+func withRemedy(err error, outputDir, resumable string) error {
 	var remedy string
 	var path *fs.PathError
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		remedy = "make room on the disk or lower train.keep_checkpoints"
 	case errors.Is(err, syscall.EROFS),
-		errors.As(err, &path) && errors.Is(path, fs.ErrPermission) && strings.HasPrefix(path.Path, r.outputDir):
+		errors.As(err, &path) && errors.Is(path, fs.ErrPermission) && strings.HasPrefix(path.Path, outputDir):
 		remedy = "give an output directory that can be written to"
 	default:
 		return err
 	}
-	if dir := r.points.saved.dir; dir != "" {
-		remedy += "; the run can be resumed from " + dir
+	if resumable != "" {
+		remedy += "; the run can be resumed from " + resumable
 	}
-	return fmt.Errorf("%w (output directory %s: %s)", err, r.outputDir, remedy)
+	return fmt.Errorf("%w (output directory %s: %s)", err, outputDir, remedy)
 }
 
 func (r *run) result() *Result {

@@ -80,7 +80,7 @@ func (h *host) ready(k kind, b Batch) (*program, error) {
 	if err := h.check(b); err != nil {
 		return nil, err
 	}
-	if h.packs() {
+	if h.packs() && k != explanation { // scores belong to the places of a padded batch
 		if lengths, ok := h.packing.rowLengths(b); ok {
 			return h.readyPacked(k, b, lengths)
 		}
