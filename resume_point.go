@@ -92,7 +92,8 @@ func (e damagedError) Unwrap() error { return e.error }
 func damaged(err error) bool {
 	var proof damagedError
 	var reading syscall.Errno
-	return errors.As(err, &proof) && (!errors.As(err, &reading) || reading == syscall.ENOENT)
+	unread := errors.As(err, &reading) && reading != syscall.ENOENT || errors.Is(err, readfile.ErrRefused)
+	return errors.As(err, &proof) && !unread
 }
 
 // readResumePoint reads one and checks all of its files.

@@ -181,7 +181,7 @@ func TestStudy(t *testing.T) {
 				f.Close()
 			}
 		}
-		want := []string{"best_trial_config.yaml", "optimization_history.png", "parallel_coordinate.png", "param_importances.png", "slice.png"}
+		want := []string{".lock", "best_trial_config.yaml", "optimization_history.png", "parallel_coordinate.png", "param_importances.png", "slice.png"}
 		if diff := cmp.Diff(want, names); diff != "" {
 			t.Errorf("output directory (-want +got):\n%s", diff)
 		}

@@ -32,7 +32,7 @@ func TestRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, row := range []string{
-		"| `train.learning_rate` | `2.0e-5` | number above 0, up to 1 | at the peak of the schedule (`WithLearningRate`) |",
+		"| `train.learning_rate` | `2.0e-5` | number above 0, up to 1 | at the peak of the schedule |",
 		"| `model.head.dropout` | `0.1` | number from 0 to 0.5 |",
 		"| `model.head.activation` | `relu` | `relu`, `gelu`, `tanh` |",
 		"| `model.head.hidden_dims` | `[256]` | list of integers from 1 to 65536 |",
