@@ -17,7 +17,7 @@ import (
 // step fall by more than a third, and changes no bit of the loss, the norm or the
 // parameters.
 func TestCheckpointingMemory(t *testing.T) {
-	peaks, results := comparePeaks(t, 8, func(recompute bool) Spec {
+	peaks, results := comparePeaks(t, 16, func(recompute bool) Spec {
 		spec := trainingSpec(t, adamWFused)
 		spec.Training.Recompute = recompute
 		return spec
