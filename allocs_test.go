@@ -2,6 +2,7 @@ package criteria_test
 
 import (
 	"fmt"
+	"math"
 	"runtime"
 	"runtime/debug"
 	"testing"
@@ -22,28 +23,40 @@ func TestLoopAllocatesNothing(t *testing.T) {
 			config := criteria.DefaultConfig()
 			config.Model.Checkpoint = checkpoint
 			config.Train.Epochs, config.Train.BatchSize, config.Train.GradientAccumulationSteps = 1, batch, accumulation
-			var before, after runtime.MemStats
-			step := 0
-			hooks := criteria.Hooks{Step: func(e criteria.StepEvent) {
-				switch step++; step {
-				case from:
-					runtime.ReadMemStats(&before)
-				case to:
-					runtime.ReadMemStats(&after)
+			// What else the process does meanwhile counts, too: garbage of the loop's
+			// own is there every time. A few may be the runtime's own.
+			least := uint64(math.MaxUint64)
+			for range 3 {
+				if least = min(least, allocations(t, config, data, from, to)); least <= (to-from)/20 {
+					return
 				}
-			}}
-			trainer, err := criteria.NewTrainer(criteria.WithConfig(config), criteria.WithDataset(data), criteria.WithEngine(&idleEngine{}),
-				criteria.WithTokenizer(idleTokenizer{}), criteria.WithOutputDir(t.TempDir()), criteria.WithHooks(hooks))
-			if err != nil {
-				t.Fatal(err)
 			}
-			if _, err := trainer.Run(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			// A few may be the runtime's own.
-			if n := after.Mallocs - before.Mallocs; n > (to-from)/20 {
-				t.Errorf("%d allocations in %d micro-batches", n, to-from)
-			}
+			t.Errorf("%d allocations in %d micro-batches", least, to-from)
 		})
 	}
+}
+
+// allocations counts those between two steps of a training around an engine that
+// computes nothing.
+func allocations(t *testing.T, config criteria.Config, data *criteria.Dataset, from, to int) uint64 {
+	t.Helper()
+	var before, after runtime.MemStats
+	step := 0
+	hooks := criteria.Hooks{Step: func(e criteria.StepEvent) {
+		switch step++; step {
+		case from:
+			runtime.ReadMemStats(&before)
+		case to:
+			runtime.ReadMemStats(&after)
+		}
+	}}
+	trainer, err := criteria.NewTrainer(criteria.WithConfig(config), criteria.WithDataset(data), criteria.WithEngine(&idleEngine{}),
+		criteria.WithTokenizer(idleTokenizer{}), criteria.WithOutputDir(t.TempDir()), criteria.WithHooks(hooks))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trainer.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return after.Mallocs - before.Mallocs
 }
