@@ -23,18 +23,18 @@ func TestShapesDoNotAddUp(t *testing.T) {
 		}
 	}
 	next := 0
-	// grow evaluates batches of n new shapes and returns by how many bytes the
-	// process grows.
+	// grow evaluates batches of n new numbers of rows, which is what packed batches have
+	// graphs for, and returns by how many bytes the process grows.
 	grow := func(n int) int {
 		before := resident(t)
 		for range n {
-			evaluate(4+4*(next%10), 20+32*(next/10))
+			evaluate(4+4*next, 20)
 			next++
 		}
 		return resident(t) - before
 	}
 	hostOf(e).programs.limit = 4
-	evaluate(40, 20+32*9) // the largest: the arena has what all others need
+	evaluate(4+4*100, 20) // the largest: the arena has what all others need
 	grow(20)
 	bounded := grow(40)
 	hostOf(e).programs.limit = 1000
