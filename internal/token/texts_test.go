@@ -1,3 +1,5 @@
+//go:build daulet
+
 package token
 
 import (
