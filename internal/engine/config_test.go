@@ -35,6 +35,9 @@ func TestConfigLargerThanWeights(t *testing.T) {
 		}
 	}
 	if err := os.Truncate(path, 12<<30); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
 		t.Skip("this disk has no sparse files: ", err)
 	}
 	if _, err := Open(t.Context(), Spec{Dir: dir}, "none"); err == nil || !strings.Contains(err.Error(), "12884901888 bytes") {

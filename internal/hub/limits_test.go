@@ -125,6 +125,9 @@ func TestSparseCache(t *testing.T) {
 	dir := mustResolve(t, Options{})
 	path := filepath.Join(dir, "model.safetensors.index.json")
 	if err := os.Truncate(path, 12<<30); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
 		t.Skip("this disk has no sparse files: ", err)
 	}
 	_, err := resolve(t, Options{Offline: true})
